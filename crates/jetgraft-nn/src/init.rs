@@ -1,0 +1,69 @@
+//! Initial values and masks that depend on a seed and a name only, never on the order of creation.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// `count` values, uniform in `[-bound, bound)`, drawn from `seed` and the tensor's `name`.
+pub fn uniform(seed: u64, name: &str, count: usize, bound: f32) -> Vec<f32> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(name.as_bytes());
+    let mut random = ChaCha8Rng::from_seed(*hasher.finalize().as_bytes());
+    (0..count)
+        .map(|_| {
+            // 24 random bits: every value is exact in f32.
+            let unit = (random.next_u32() >> 8) as f32 * (1.0 / (1u32 << 24) as f32);
+            (2.0 * unit - 1.0) * bound
+        })
+        .collect()
+}
+
+/// Dropout mask of a `[rows, columns]` activation: 0 with probability `rate`, else `1 / (1 - rate)`.
+///
+/// The entry at a position is a hash of the seed and the position (SplitMix64's finaliser), so the mask does
+/// not depend on threads or on how rows are cut.
+pub fn dropout_mask(seed: u64, rows: usize, columns: usize, rate: f64) -> Vec<f32> {
+    let keep = (1.0 / (1.0 - rate)) as f32;
+    let threshold = (rate * 2f64.powi(64)) as u64;
+    let key = mix(seed ^ 0x6a09_e667_f3bc_c908);
+    (0..rows as u64 * columns as u64)
+        .map(|position| if mix(key.wrapping_add(mix(position))) < threshold { 0.0 } else { keep })
+        .collect()
+}
+
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_depend_on_seed_and_name_only() {
+        assert_eq!(uniform(1, "a", 10, 0.5), uniform(1, "a", 10, 0.5));
+        assert_ne!(uniform(1, "a", 10, 0.5), uniform(1, "b", 10, 0.5));
+        assert_ne!(uniform(1, "a", 10, 0.5), uniform(2, "a", 10, 0.5));
+        let many = uniform(3, "w", 40_000, 0.25);
+        assert!(many.iter().all(|value| value.abs() <= 0.25));
+        let mean = many.iter().sum::<f32>() / 4e4;
+        let square = many.iter().map(|value| value * value).sum::<f32>() / 4e4;
+        // Mean 0 and variance bound^2 / 3, each within five standard errors.
+        assert!(mean.abs() < 5.0 * 0.25 / (3f32 * 4e4).sqrt());
+        assert!((square - 0.0625 / 3.0).abs() < 5.0 * 0.0625 * (4.0f32 / 45.0 / 4e4).sqrt());
+    }
+
+    #[test]
+    fn masks_keep_the_mean() {
+        let mask = dropout_mask(7, 500, 256, 0.1);
+        let dropped = mask.iter().filter(|&&value| value == 0.0).count() as f64;
+        assert!((dropped / 128e3 - 0.1).abs() < 5.0 * (0.09f64 / 128e3).sqrt());
+        assert!(mask.iter().all(|&value| value == 0.0 || (value - 1.0 / 0.9).abs() < 1e-6));
+        assert_ne!(mask, dropout_mask(8, 500, 256, 0.1));
+        // A longer batch begins with the same rows.
+        assert_eq!(mask[..2560], dropout_mask(7, 10, 256, 0.1));
+    }
+}

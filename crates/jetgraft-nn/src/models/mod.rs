@@ -1,0 +1,3 @@
+//! Backbones, one file each.
+
+pub mod lundnet;

@@ -1,0 +1,30 @@
+//! Operations with two bodies: `plain` in stock Burn operations, which is the truth and runs on every device, and
+//! a fused kernel for the CPU with a hand-written backward, chosen where the tensors live on Burn's `flex`.
+
+use burn::tensor::Tensor;
+
+pub mod edge_conv;
+pub mod plain;
+pub mod readout;
+
+/// Parameters of one batch normalisation inside an operation.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    /// Scale, `[C]`.
+    pub weight: Tensor<1>,
+    /// Shift, `[C]`.
+    pub bias: Tensor<1>,
+    /// Running mean and variance without autodiff; `None` normalises with the batch's own statistics.
+    pub running: Option<(Tensor<1>, Tensor<1>)>,
+}
+
+/// Statistics of a batch over its rows, without autodiff.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// `[C]`.
+    pub mean: Tensor<1>,
+    /// `[C]`, biased.
+    pub variance: Tensor<1>,
+    /// Number of rows they were taken over.
+    pub rows: usize,
+}
