@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn values(tensor: Tensor<1, Int>) -> Vec<i32> {
-        tensor.into_data().to_vec().unwrap()
+        tensor.into_data().try_to_vec().unwrap()
     }
 
     #[test]
