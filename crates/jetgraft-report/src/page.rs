@@ -201,14 +201,18 @@ fn block_value(block: &Block, folder: Option<&str>) -> Value {
                 .collect();
             let links = folder.map(|folder| {
                 let folder = folder.trim_end_matches('/');
-                let at = |extension: &str| match folder {
-                    "" => format!("{id}.{extension}"),
-                    folder => format!("{folder}/{id}.{extension}"),
+                let at = |extension: &str| {
+                    let path = match folder {
+                        "" => format!("{id}.{extension}"),
+                        folder => format!("{folder}/{id}.{extension}"),
+                    };
+                    Value::from_safe_string(text::escape_xml(&path))
                 };
                 context! { svg => at("svg"), png => at("png") }
             });
             context! {
-                kind => "figure", id, title => figure.title.as_str(), caption => markup(&figure.caption), pictures, links,
+                kind => "figure", id, title => figure.title.as_str(), caption => markup(&figure.caption), links,
+                single => pictures.len() == 1, pictures,
             }
         }
         Block::Table(table) => table_value(table),
@@ -227,18 +231,27 @@ fn block_value(block: &Block, folder: Option<&str>) -> Value {
 }
 
 fn table_value(table: &Table) -> Value {
-    let columns: Vec<Value> =
-        table.columns.iter().map(|c| context! { name => markup(&c.name), number => c.number }).collect();
+    // A column with intervals is two: values to the right, intervals to the left, so that decimals stand in line.
+    let split: Vec<bool> = (0..table.columns.len())
+        .map(|i| table.rows.iter().any(|r| r.cells.get(i).is_some_and(|c| !c.parts().1.is_empty())))
+        .collect();
+    let columns: Vec<Value> = table
+        .columns
+        .iter()
+        .zip(&split)
+        .map(|(c, split)| context! { name => markup(&c.name), number => c.number, split => *split })
+        .collect();
+    let width = split.iter().map(|s| 1 + usize::from(*s)).sum::<usize>();
     let mut groups: Vec<(&str, Vec<Value>)> = Vec::new();
     for row in &table.rows {
         let cells: Vec<Value> = row
             .cells
             .iter()
-            .zip(&table.columns)
-            .map(|(cell, column)| {
+            .zip(table.columns.iter().zip(&split))
+            .map(|(cell, (column, split))| {
                 let (value, interval) = cell.parts();
                 let value = if let Cell::Markup(source) = cell { markup(source) } else { Value::from(value) };
-                context! { value, interval, number => column.number }
+                context! { value, interval, number => column.number, split => *split }
             })
             .collect();
         let row_value = context! { cells, strong => row.strong };
@@ -256,6 +269,7 @@ fn table_value(table: &Table) -> Value {
         id => svg::slug(&table.id),
         caption => markup(&table.caption),
         columns,
+        width,
         groups,
         notes => table.notes.iter().map(|n| markup(n)).collect::<Vec<_>>(),
     }
@@ -293,7 +307,8 @@ fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, byte| (word << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let word =
+            chunk.iter().fold(0u32, |word, byte| (word << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
         for k in 0..4 {
             let letter = LETTERS[(word >> (18 - 6 * k)) as usize & 63];
             out.push(if k <= chunk.len() { char::from(letter) } else { '=' });
@@ -308,9 +323,14 @@ mod tests {
 
     #[test]
     fn base64_of_the_rfc() {
-        for (text, expected) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")]
-        {
+        for (text, expected) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(base64(text.as_bytes()), expected);
         }
     }

@@ -138,8 +138,11 @@ pub fn loss_input() -> Loss {
     let mut toys = Toys(9);
     let curves = (0..3)
         .map(|k| {
-            let (start, floor, rate, overfit, epochs) =
-                [(0.62, 0.27, 0.22, 0.006, 30), (0.45, 0.235, 0.35, 0.005, 22), (0.48, 0.262, 0.4, 0.0006, 26)][k];
+            let (start, floor, rate, overfit, epochs) = [
+                (0.62, 0.27, 0.22, 0.006, 30),
+                (0.45, 0.235, 0.35, 0.005, 22),
+                (0.48, 0.262, 0.4, 0.0006, 26),
+            ][k];
             let mut points = |over: f64, width: f64| {
                 (1..=epochs)
                     .map(|e| {

@@ -157,7 +157,10 @@ fn picture(input: &DataEfficiency, panel: &MetricPanel, first: bool) -> crate::p
     let points = panel.plans.iter().flat_map(|p| p.points.iter().map(|q| q.score));
     let scores = points.chain(panel.reference.as_ref().map(|r| r.score));
     let values = scores.flat_map(|e| [e.value, e.low, e.high]).collect::<Vec<_>>();
-    let y = axis(panel.metric.scale(), values.into_iter(), 0.08, panel.metric.title());
+    let mut y = axis(panel.metric.scale(), values.into_iter(), 0.08, panel.metric.title());
+    if matches!(panel.metric, Metric::Auc | Metric::Accuracy) {
+        y.last_tick = 1.0;
+    }
     let mut frame = Panel::new(y, 330.0);
     let mut legend = Legend::default();
     if first {
@@ -165,10 +168,7 @@ fn picture(input: &DataEfficiency, panel: &MetricPanel, first: bool) -> crate::p
         legend.header.extend(input.context.selection.iter().cloned());
     }
     if let Some(reference) = &panel.reference {
-        let stroke = Stroke {
-            dash: crate::plot::colour::Dash::Short,
-            ..Stroke::solid(Paint::Muted, 1.6)
-        };
+        let stroke = Stroke { dash: crate::plot::colour::Dash::Short, ..Stroke::solid(Paint::Muted, 1.6) };
         frame.layers.push(Layer::Band {
             points: vec![
                 (x.low, reference.score.low, reference.score.high),
@@ -252,7 +252,7 @@ fn caption(input: &DataEfficiency) -> String {
     there.sort_by(|a, b| b.1.value.total_cmp(&a.1.value));
     let digits = |e: &Estimate| if panel.metric.scale() == Scale::Log { decimals_for(e.value, 3) } else { 3 };
     let shown: Vec<String> =
-        there.iter().map(|(plan, e)| format!("{} {}", escape(plan), e.show(digits(e)))).collect();
+        there.iter().map(|(plan, e)| format!("{} for {}", e.show(digits(e)), escape(plan))).collect();
     if shown.is_empty() {
         return format!("Score of each plan against the number of labelled target jets; {bands}.");
     }

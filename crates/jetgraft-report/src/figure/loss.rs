@@ -127,13 +127,8 @@ pub fn loss(input: &Loss) -> Result<Figure, ReportError> {
         legend.entries.push(key(Some(dashed(Paint::Ink)), None, "training"));
     }
     panel.legend = legend;
-    let plot = Plot {
-        width: 540.0,
-        data: input.context.data.clone(),
-        note: String::new(),
-        x,
-        panels: vec![panel],
-    };
+    let plot =
+        Plot { width: 540.0, data: input.context.data.clone(), note: String::new(), x, panels: vec![panel] };
     let caption = input.caption.clone().unwrap_or_else(|| {
         let over =
             if input.over.is_empty() { String::new() } else { format!(" of {}", escape(&input.over)) };

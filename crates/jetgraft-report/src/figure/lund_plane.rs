@@ -112,8 +112,7 @@ pub fn lund_plane(input: &LundPlane) -> Result<Figure, ReportError> {
     let density_title = "emissions per jet and unit area";
     for (i, (class, density)) in input.classes.iter().zip(&densities).enumerate() {
         let map = ColourMap::Viridis;
-        let colours =
-            density.iter().map(|d| (*d > 0.0).then(|| map.at(shade(d / highest)))).collect();
+        let colours = density.iter().map(|d| (*d > 0.0).then(|| map.at(shade(d / highest)))).collect();
         let mut header = vec![format!("\\bf{{{}}}, {} jets", escape(&class.name), count(class.jets))];
         if i == 0 {
             header.extend(input.context.selection.iter().cloned());
@@ -135,8 +134,7 @@ pub fn lund_plane(input: &LundPlane) -> Result<Figure, ReportError> {
         let least = f64::from(ratio.min_emissions.max(1));
         let values: Vec<Option<f64>> = (0..n_x * n_y)
             .map(|i| {
-                let enough =
-                    [above, below].iter().all(|c| input.classes[*c].emissions[i] >= least);
+                let enough = [above, below].iter().all(|c| input.classes[*c].emissions[i] >= least);
                 enough.then(|| densities[above][i] / densities[below][i])
             })
             .collect();
@@ -145,10 +143,8 @@ pub fn lund_plane(input: &LundPlane) -> Result<Figure, ReportError> {
         let title = format!("{} / {}", escape(&ratio.numerator), escape(&ratio.denominator));
         let axis = Axis::log(1.0 / reach, reach, title.clone());
         let map = ColourMap::Diverging;
-        let colours = values
-            .iter()
-            .map(|v| v.map(|v| map.at(shade(axis.position(v).unwrap_or(0.5)))))
-            .collect();
+        let colours =
+            values.iter().map(|v| v.map(|v| map.at(shade(axis.position(v).unwrap_or(0.5))))).collect();
         let header = vec![format!("\\bf{{{title}}}"), format!("cells with ≥ {least} emissions")];
         let title = format!("Ratio of Lund plane densities, {} to {}", ratio.numerator, ratio.denominator);
         pictures.push(picture(colours, ColourBar { map, axis }, header, &title));

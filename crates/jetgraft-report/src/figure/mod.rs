@@ -7,7 +7,9 @@ mod mass_sculpting;
 mod roc;
 mod scores;
 
-pub use data_efficiency::{DataEfficiency, Metric, MetricPanel, PlanCurve, Reference, SizePoint, data_efficiency};
+pub use data_efficiency::{
+    DataEfficiency, Metric, MetricPanel, PlanCurve, Reference, SizePoint, data_efficiency,
+};
 pub use loss::{EpochPoint, Loss, LossCurve, loss};
 pub use lund_plane::{LundClass, LundPlane, LundRatio, lund_plane};
 pub use mass_sculpting::{MassCut, MassSculpting, mass_sculpting};
@@ -85,7 +87,9 @@ mod number {
                 "inf" => Ok(f64::INFINITY),
                 "-inf" => Ok(f64::NEG_INFINITY),
                 "nan" => Ok(f64::NAN),
-                other => Err(serde::de::Error::custom(format!("expected a number, `inf`, `-inf` or `nan`, found `{other}`"))),
+                other => Err(serde::de::Error::custom(format!(
+                    "expected a number, `inf`, `-inf` or `nan`, found `{other}`"
+                ))),
             },
         }
     }
@@ -146,8 +150,14 @@ impl Figure {
             .map(|(i, scene)| {
                 let id = format!("{}-{}", self.id, i + 1);
                 let size = (scene.width, scene.height);
-                let shown =
-                    svg::write(&[(scene, 0.0, 0.0)], size, &id, &scene.title, &self.description(), svg::Look::Page);
+                let shown = svg::write(
+                    &[(scene, 0.0, 0.0)],
+                    size,
+                    &id,
+                    &scene.title,
+                    &self.description(),
+                    svg::Look::Page,
+                );
                 (shown, scene.width)
             })
             .collect()

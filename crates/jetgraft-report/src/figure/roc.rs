@@ -78,12 +78,13 @@ pub fn roc(input: &Roc) -> Result<Figure, ReportError> {
     let reference = match &input.reference {
         None => None,
         Some(name) => {
-            let found = input.curves.iter().find(|c| c.plan == *name).ok_or_else(|| ReportError::Unknown {
-                item: ITEM.to_owned(),
-                what: "plan",
-                name: name.clone(),
-                known: input.curves.iter().map(|c| c.plan.clone()).collect(),
-            })?;
+            let found =
+                input.curves.iter().find(|c| c.plan == *name).ok_or_else(|| ReportError::Unknown {
+                    item: ITEM.to_owned(),
+                    what: "plan",
+                    name: name.clone(),
+                    known: input.curves.iter().map(|c| c.plan.clone()).collect(),
+                })?;
             Some(found)
         }
     };
@@ -95,7 +96,11 @@ pub fn roc(input: &Roc) -> Result<Figure, ReportError> {
     let y = Axis::log(y_low.max(0.9), y_high * 1.15, "background rejection 1/\\epsilon_{B}");
     let mut main = Panel::new(y, if reference.is_some() { 310.0 } else { 350.0 });
     let mut legend = Legend::default();
-    legend.header.push(format!("{} signal, {} background jets", count(input.n_signal), count(input.n_background)));
+    legend.header.push(format!(
+        "{} signal, {} background jets",
+        count(input.n_signal),
+        count(input.n_background)
+    ));
     legend.header.extend(input.context.selection.iter().cloned());
     if let Some(n) = input.target_size {
         legend.header.push(format!("{} target jets in training", count(n)));
@@ -190,7 +195,8 @@ fn ratio_panel(input: &Roc, reference: &RocCurve, styles: &[crate::plot::colour:
     // The range follows the values where statistics suffice, with bands cut to half as much again.
     let (low, high) = linear_range(values.iter().map(|e| e.value).chain([1.0]), 0.0);
     let reach = (high - low).max(0.1);
-    let ends = values.iter().flat_map(|e| [e.low, e.high]).map(|v| v.clamp(low - 0.5 * reach, high + 0.5 * reach));
+    let ends =
+        values.iter().flat_map(|e| [e.low, e.high]).map(|v| v.clamp(low - 0.5 * reach, high + 0.5 * reach));
     let (low, high) = linear_range(ends.chain([1.0]), 0.06);
     let title = format!("ratio to {}", escape(&reference.plan));
     let mut panel = Panel::new(Axis::linear(low.max(0.0), high, title), 112.0);
@@ -227,16 +233,20 @@ fn caption(input: &Roc) -> String {
     let shown: Vec<String> = input
         .curves
         .iter()
-        .filter_map(|c| at(c, eps).map(|v| format!("{} {}", escape(&c.plan), super::decimal(v, decimals_for(v, 3)))))
+        .filter_map(|c| at(c, eps).map(|v| (c, super::decimal(v, decimals_for(v, 3)))))
+        .map(|(c, v)| format!("{v} for {}", escape(&c.plan)))
         .collect();
     let over = if input.over.is_empty() { String::new() } else { format!(" over {}", escape(&input.over)) };
-    let few = format!(
-        "dotted where fewer than {} background jets pass",
-        super::decimal(input.min_background, 0)
-    );
+    let few =
+        format!("dotted where fewer than {} background jets pass", super::decimal(input.min_background, 0));
     let bands = format!("bands are {} intervals{over}, {few}", percent(input.level));
     if shown.is_empty() {
-        return format!("Background rejection of each plan against signal efficiency: higher is better; {bands}.");
+        return format!(
+            "Background rejection of each plan against signal efficiency: higher is better; {bands}."
+        );
     }
-    format!("At \\epsilon_{{S}} = {eps} one background jet passes in {}: higher is better; {bands}.", shown.join(", "))
+    format!(
+        "At \\epsilon_{{S}} = {eps} one background jet passes out of {}: higher is better; {bands}.",
+        shown.join(", ")
+    )
 }

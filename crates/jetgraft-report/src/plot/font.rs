@@ -183,7 +183,8 @@ fn outline(glyph: Bytes<'_>) -> Option<String> {
     const Y_SAME: u8 = 32;
 
     let n_contours = usize::try_from(glyph.i16(0)?).ok()?;
-    let ends: Vec<usize> = (0..n_contours).map(|i| glyph.u16(10 + 2 * i).map(usize::from)).collect::<Option<_>>()?;
+    let ends: Vec<usize> =
+        (0..n_contours).map(|i| glyph.u16(10 + 2 * i).map(usize::from)).collect::<Option<_>>()?;
     let n_points = ends.last().map_or(0, |end| end + 1);
     let mut at = 10 + 2 * n_contours;
     at += 2 + usize::from(glyph.u16(at)?);
@@ -223,8 +224,9 @@ fn outline(glyph: Bytes<'_>) -> Option<String> {
     let mut path = String::new();
     let mut first = 0;
     for end in ends {
-        let points: Vec<(f64, f64, bool)> =
-            (first..=end).map(|i| Some((*xs.get(i)?, *ys.get(i)?, flags.get(i)? & ON_CURVE != 0))).collect::<Option<_>>()?;
+        let points: Vec<(f64, f64, bool)> = (first..=end)
+            .map(|i| Some((*xs.get(i)?, *ys.get(i)?, flags.get(i)? & ON_CURVE != 0)))
+            .collect::<Option<_>>()?;
         first = end + 1;
         contour(&mut path, &points);
     }

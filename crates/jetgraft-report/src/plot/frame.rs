@@ -4,6 +4,8 @@
 //! All panels of a plot take their x positions from the same rectangle edges and the same axis, so a ratio panel agrees
 //! with the panel above it to the pixel.
 
+use std::borrow::Cow;
+
 use super::colour::{ColourMap, Dash, Marker, Paint};
 use super::scale::{Axis, Scale, Ticks};
 use super::scene::{Anchor, Draw, Item, Rect, Scene, Segment, Stroke};
@@ -248,7 +250,8 @@ impl Plot {
         }
         if let Some(first) = frames.panels.first() {
             let baseline = first.y - 9.0;
-            let name = layout_markup(&format!("\\bf{{jetgraft}}  \\it{{{}}}", escape(&plot.data)), LABEL_SIZE);
+            let name =
+                layout_markup(&format!("\\bf{{jetgraft}}  \\it{{{}}}", escape(&plot.data)), LABEL_SIZE);
             let name_width = name.width;
             items.label((first.x, baseline), Anchor::Start, Paint::Ink, name);
             let note = layout_markup(&plot.note, NOTE_SIZE);
@@ -275,7 +278,7 @@ impl Plot {
             let frames = self.frames();
             let panel = &self.panels[index];
             let view = View { x: &self.x, y: &panel.y, rect: frames.panels[index] };
-            if place_legend(&panel.legend, &view, &panel.layers).is_some_and(|(_, hidden)| hidden == 0) {
+            if arrange(&panel.legend, &view, &panel.layers).1 == 0 {
                 return;
             }
         }
@@ -284,11 +287,11 @@ impl Plot {
 }
 
 fn y_ticks(panel: &Panel) -> Ticks {
-    panel.y.ticks((panel.height / if panel.height < 160.0 { 30.0 } else { 52.0 }) as usize)
+    panel.y.ticks((panel.height / if panel.height < 160.0 { 26.0 } else { 36.0 }) as usize)
 }
 
 fn bar_target(height: f64) -> usize {
-    (height / 55.0) as usize
+    (height / 40.0) as usize
 }
 
 /// One panel's way from numbers to the page.
@@ -321,9 +324,7 @@ impl View<'_> {
 
     fn area(&self, out: &mut Vec<Item>, upper: &[(f64, f64)], lower: &[(f64, f64)], fill: (Paint, f64)) {
         // Each run of points where both curves are numbers is an area of its own.
-        let good = |i: usize| {
-            [upper[i], lower[i]].iter().all(|(x, y)| x.is_finite() && y.is_finite())
-        };
+        let good = |i: usize| [upper[i], lower[i]].iter().all(|(x, y)| x.is_finite() && y.is_finite());
         let n = upper.len().min(lower.len());
         let mut start = 0;
         while start < n {
@@ -520,8 +521,11 @@ impl View<'_> {
                 Layer::Points { points, .. } => {
                     for p in points {
                         let (x, low) = self.at((p.x, p.low));
-                        let high =
-                            if p.high == f64::INFINITY { (low - 34.0).max(self.rect.y) } else { self.py(p.high) };
+                        let high = if p.high == f64::INFINITY {
+                            (low - 34.0).max(self.rect.y)
+                        } else {
+                            self.py(p.high)
+                        };
                         along(&mut out, &[(x - 4.0, low), (x - 4.0, high)]);
                         along(&mut out, &[(x + 4.0, low), (x + 4.0, high)]);
                         inside(&mut out, self.at((p.x, p.y)));
@@ -537,7 +541,9 @@ impl View<'_> {
                     let columns = x_edges.len().saturating_sub(1).max(1);
                     for (i, _) in colours.iter().enumerate().filter(|(_, c)| c.is_some()) {
                         let (column, row) = (i % columns, i / columns);
-                        if let (Some(x), Some(y)) = (x_edges.get(column..column + 2), y_edges.get(row..row + 2)) {
+                        if let (Some(x), Some(y)) =
+                            (x_edges.get(column..column + 2), y_edges.get(row..row + 2))
+                        {
                             inside(&mut out, self.at(((x[0] + x[1]) / 2.0, (y[0] + y[1]) / 2.0)));
                         }
                     }
@@ -553,7 +559,7 @@ fn draw_frame(out: &mut Vec<Item>, view: &View<'_>, last: bool, y_ticks: &Ticks)
     let stroke = Stroke::solid(Paint::Ink, FRAME_WIDTH);
     let thin = Stroke::solid(Paint::Ink, 1.0);
     out.path(rect.segments(), None, Some(stroke));
-    let x_ticks = view.x.ticks((rect.width / 68.0) as usize);
+    let x_ticks = view.x.ticks((rect.width / 52.0) as usize);
 
     let lengths = |ticks: &Ticks| -> Vec<(f64, f64)> {
         let major = ticks.major.iter().map(|t| (t.value, MAJOR_TICK));
@@ -580,7 +586,12 @@ fn draw_frame(out: &mut Vec<Item>, view: &View<'_>, last: bool, y_ticks: &Ticks)
         out.label((rect.x - 8.0, view.py(tick.value) + TICK_SIZE * 0.36), Anchor::End, Paint::Ink, text);
     }
     if let Some(factor) = &y_ticks.factor {
-        out.label((rect.x - 8.0, rect.y - 10.0), Anchor::End, Paint::Ink, layout_markup(factor, TICK_SIZE * 0.9));
+        out.label(
+            (rect.x - 8.0, rect.y - 10.0),
+            Anchor::End,
+            Paint::Ink,
+            layout_markup(factor, TICK_SIZE * 0.9),
+        );
     }
     let title = fit(&view.y.title, TITLE_SIZE, rect.height + 8.0);
     out.add(Item::Label {
@@ -662,45 +673,69 @@ impl Legend {
 
     fn size(&self) -> (f64, f64) {
         let header = self.header.iter().map(|line| layout_markup(line, LEGEND_SIZE).width);
-        let entries = self
-            .entries
-            .iter()
-            .map(|(_, text)| SWATCH + SWATCH_GAP + layout_markup(text, LEGEND_SIZE).width);
+        let entries =
+            self.entries.iter().map(|(_, text)| SWATCH + SWATCH_GAP + layout_markup(text, LEGEND_SIZE).width);
         let lines = (self.header.len() + self.entries.len()) as f64;
         (header.chain(entries).fold(0.0, f64::max), lines * LINE_HEIGHT)
     }
 }
 
-/// The best place of a legend and how many points of the contents it hides there.
-fn place_legend(legend: &Legend, view: &View<'_>, layers: &[Layer]) -> Option<(Rect, usize)> {
+/// Where the parts of a legend go, and how many points of the contents they hide there: in one block where that hides
+/// nothing, else header and entries each for itself if that hides less.
+fn arrange<'a>(
+    legend: &'a Legend,
+    view: &View<'_>,
+    layers: &[Layer],
+) -> (Vec<(Cow<'a, Legend>, Rect)>, usize) {
+    let mut obstacles = view.obstacles(layers);
+    let (place, hidden) = place_block(legend, view, &obstacles);
+    let whole = (vec![(Cow::Borrowed(legend), place)], hidden);
+    if hidden == 0 || legend.header.is_empty() || legend.entries.is_empty() {
+        return whole;
+    }
+    let entries = Legend { header: Vec::new(), entries: legend.entries.clone() };
+    let header = Legend { header: legend.header.clone(), entries: Vec::new() };
+    let (entries_place, entries_hidden) = place_block(&entries, view, &obstacles);
+    for i in 0..=20 {
+        for j in 0..=10 {
+            let (u, v) = (f64::from(i) / 20.0, f64::from(j) / 10.0);
+            obstacles.push((
+                entries_place.x + u * entries_place.width,
+                entries_place.y + v * entries_place.height,
+            ));
+        }
+    }
+    let (header_place, header_hidden) = place_block(&header, view, &obstacles);
+    if entries_hidden + header_hidden < hidden {
+        let parts = vec![(Cow::Owned(header), header_place), (Cow::Owned(entries), entries_place)];
+        (parts, entries_hidden + header_hidden)
+    } else {
+        whole
+    }
+}
+
+/// The best place of one block: the highest row of candidates that hides nothing, corners first.
+fn place_block(legend: &Legend, view: &View<'_>, obstacles: &[(f64, f64)]) -> (Rect, usize) {
     const MARGIN: f64 = 14.0;
-    const COLUMNS: [f64; 5] = [1.0, 0.0, 0.5, 0.75, 0.25];
+    const COLUMNS: [f64; 7] = [1.0, 0.0, 0.5, 0.83, 0.17, 0.67, 0.33];
+    const ROWS: i32 = 12;
     let (width, height) = legend.size();
     let room = Rect {
         x: view.rect.x + MARGIN,
         y: view.rect.y + MARGIN,
-        width: view.rect.width - 2.0 * MARGIN - width,
-        height: view.rect.height - 2.0 * MARGIN - height,
+        width: (view.rect.width - 2.0 * MARGIN - width).max(0.0),
+        height: (view.rect.height - 2.0 * MARGIN - height).max(0.0),
     };
-    let obstacles = view.obstacles(layers);
-    let mut best: Option<(Rect, usize)> = None;
-    for row in 0..=8 {
+    let mut best = (Rect { x: room.x, y: room.y, width, height }, usize::MAX);
+    for row in 0..=ROWS {
         for column in COLUMNS {
-            let place = Rect {
-                x: room.x + column * room.width.max(0.0),
-                y: room.y + f64::from(row) / 8.0 * room.height.max(0.0),
-                width,
-                height,
-            };
-            let guard = Rect {
-                x: place.x - 5.0,
-                y: place.y - 4.0,
-                width: place.width + 10.0,
-                height: place.height + 8.0,
-            };
+            let y = room.y + f64::from(row) / f64::from(ROWS) * room.height;
+            let place = Rect { x: room.x + column * room.width, y, width, height };
+            let guard =
+                Rect { x: place.x - 6.0, y: place.y - 5.0, width: width + 12.0, height: height + 10.0 };
             let hidden = obstacles.iter().filter(|p| guard.contains(**p)).count();
-            if best.as_ref().is_none_or(|(_, least)| hidden < *least) {
-                best = Some((place, hidden));
+            if hidden < best.1 {
+                best = (place, hidden);
             }
         }
     }
@@ -711,15 +746,26 @@ fn draw_legend(out: &mut Vec<Item>, legend: &Legend, view: &View<'_>, layers: &[
     if legend.is_empty() {
         return;
     }
-    let Some((place, hidden)) = place_legend(legend, view, layers) else { return };
-    if hidden > 0 {
+    let (parts, hidden) = arrange(legend, view, layers);
+    for (part, place) in parts {
+        // A vertical guide may pass behind: it is covered there.
+        let crossed = layers.iter().any(|layer| match layer {
+            Layer::Vertical { x, .. } => (place.x - 5.0..place.right() + 5.0).contains(&view.px(*x)),
+            _ => false,
+        });
+        draw_block(out, &part, place, hidden > 0 || crossed);
+    }
+}
+
+fn draw_block(out: &mut Vec<Item>, legend: &Legend, place: Rect, backed: bool) {
+    if backed {
         let back = Rect {
             x: place.x - 5.0,
             y: place.y - 3.0,
             width: place.width + 10.0,
             height: place.height + 6.0,
         };
-        out.path(back.segments(), Some((Paint::Surface, 0.85)), None);
+        out.path(back.segments(), Some((Paint::Surface, 0.9)), None);
     }
     let mut baseline = place.y + LINE_HEIGHT * 0.72;
     for line in &legend.header {
@@ -838,7 +884,7 @@ mod tests {
         let frames = plot.frames();
         let panel = &plot.panels[0];
         let view = View { x: &plot.x, y: &panel.y, rect: frames.panels[0] };
-        assert_eq!(place_legend(&panel.legend, &view, &panel.layers).expect("a place").1, 0);
+        assert_eq!(arrange(&panel.legend, &view, &panel.layers).1, 0);
         assert!(panel.y.high > 10_000.0);
     }
 

@@ -19,7 +19,8 @@ pub fn render(figure: &str, svg: &str, scale: f64) -> Result<Vec<u8>, ReportErro
         message,
     };
     // Text is outlines already, so no font is looked up on this machine.
-    let tree = usvg::Tree::from_str(svg, &usvg::Options::default()).map_err(|e| fault(0, 0, e.to_string()))?;
+    let tree =
+        usvg::Tree::from_str(svg, &usvg::Options::default()).map_err(|e| fault(0, 0, e.to_string()))?;
     let size = tree.size();
     let (width, height) =
         ((f64::from(size.width()) * scale).ceil(), (f64::from(size.height()) * scale).ceil());

@@ -41,6 +41,8 @@ pub struct Axis {
     pub high: f64,
     /// Title as markup, unit in brackets.
     pub title: String,
+    /// No tick stands above this number, even where the axis goes on to make room: 1 for a probability.
+    pub last_tick: f64,
 }
 
 impl Axis {
@@ -48,13 +50,15 @@ impl Axis {
     pub fn linear(low: f64, high: f64, title: impl Into<String>) -> Self {
         let (low, high) = match (low.is_finite(), high.is_finite()) {
             (true, true) if high - low > 1e-12 * low.abs().max(high.abs()).max(1e-300) => (low, high),
-            (true, true) if low == high => (low - 0.5 * low.abs().max(1e-9), high + 0.5 * high.abs().max(1e-9)),
+            (true, true) if low == high => {
+                (low - 0.5 * low.abs().max(1e-9), high + 0.5 * high.abs().max(1e-9))
+            }
             (true, true) => (high.min(low) - 0.5, high.max(low) + 0.5),
             (true, false) => (low, low + 1.0),
             (false, true) => (high - 1.0, high),
             (false, false) => (0.0, 1.0),
         };
-        Self { scale: Scale::Linear, low, high, title: title.into() }
+        Self { scale: Scale::Linear, low, high, title: title.into(), last_tick: f64::INFINITY }
     }
 
     /// A logarithmic axis, with the same care; the lower end is kept above zero.
@@ -66,7 +70,7 @@ impl Axis {
             (false, true) => (high / 1000.0, high),
             (false, false) => (0.1, 10.0),
         };
-        Self { scale: Scale::Log, low, high, title: title.into() }
+        Self { scale: Scale::Log, low, high, title: title.into(), last_tick: f64::INFINITY }
     }
 
     /// Where a number lies: 0 at the lower end, 1 at the upper; `None` where it has no place on the axis. Infinities
@@ -100,10 +104,14 @@ impl Axis {
     /// Ticks, with at most about `target` labels.
     pub fn ticks(&self, target: usize) -> Ticks {
         let target = target.clamp(2, 20);
-        match self.scale {
+        let mut ticks = match self.scale {
             Scale::Linear => linear_ticks(self.low, self.high, target),
             Scale::Log => log_ticks(self, target),
-        }
+        };
+        let shown = |value: f64| value <= self.last_tick + 1e-9 * self.last_tick.abs();
+        ticks.major.retain(|t| shown(t.value));
+        ticks.minor.retain(|v| shown(*v));
+        ticks
     }
 }
 
@@ -112,20 +120,26 @@ fn linear_ticks(low: f64, high: f64, target: usize) -> Ticks {
     let raw = (high - low) / target as f64;
     let exponent = raw.log10().floor();
     let magnitude = 10f64.powf(exponent);
-    let (mantissa, parts) =
-        [(1.0, 5), (2.0, 4), (5.0, 5), (10.0, 5)].into_iter().find(|(m, _)| m * magnitude >= raw * (1.0 - 1e-9)).unwrap_or((10.0, 5));
+    const STEPS: [(f64, i32); 5] = [(0.5, 5), (1.0, 5), (2.0, 4), (5.0, 5), (10.0, 5)];
+    let count = |step: f64| ((low / step - 1e-6).ceil() as i64, (high / step + 1e-6).floor() as i64);
+    let fitting = STEPS.iter().rposition(|(m, _)| m * magnitude < raw * (1.0 - 1e-9)).map_or(1, |i| i + 1);
+    let mut choice = fitting.min(STEPS.len() - 1);
+    // Two labels at least: one alone gives no scale.
+    while choice > 0 && count(STEPS[choice].0 * magnitude).1 <= count(STEPS[choice].0 * magnitude).0 {
+        choice -= 1;
+    }
+    let (mantissa, parts) = STEPS[choice];
     let step = mantissa * magnitude;
     if !step.is_finite() || step <= 0.0 {
         return Ticks::default();
     }
-    let count = |step: f64| ((low / step - 1e-6).ceil() as i64, (high / step + 1e-6).floor() as i64);
     let (first, last) = count(step);
     if last - first > 100 {
         return Ticks::default();
     }
     let largest = low.abs().max(high.abs());
     let power = if largest >= 1e5 || largest < 1e-2 { largest.log10().floor() as i32 } else { 0 };
-    let decimals = (power as f64 - step.log10() + 1e-9).ceil().clamp(0.0, 12.0) as usize;
+    let decimals = (f64::from(power) - step.log10() - 1e-9).ceil().clamp(0.0, 12.0) as usize;
     let scale = 10f64.powi(power);
     let major = (first..=last)
         .map(|k| {
@@ -140,7 +154,7 @@ fn linear_ticks(low: f64, high: f64, target: usize) -> Ticks {
 }
 
 /// Decades as powers of ten. Where the range holds fewer than two, factors 2 and 5 (or linear ticks, for a range below
-/// half a decade) are labelled with plain numbers instead.
+/// a factor of about five) are labelled with plain numbers instead.
 fn log_ticks(axis: &Axis, target: usize) -> Ticks {
     let (first, last) = (axis.low.log10().floor() as i32, axis.high.log10().ceil() as i32);
     let inside = |value: f64| axis.contains(value);
@@ -155,19 +169,18 @@ fn log_ticks(axis: &Axis, target: usize) -> Ticks {
             .map(|k| Tick { value: power(*k), label: format!("10^{{{}}}", signed(*k)) })
             .collect();
         let minor = if stride == 1 {
-            (first..=last).flat_map(|k| (2..10).map(move |m| f64::from(m) * power(k))).filter(|v| inside(*v)).collect()
+            (first..=last)
+                .flat_map(|k| (2..10).map(move |m| f64::from(m) * power(k)))
+                .filter(|v| inside(*v))
+                .collect()
         } else {
             decades.iter().filter(|k| !shown(**k)).map(|k| power(*k)).collect()
         };
         return Ticks { major, minor, factor: None };
     }
-    if axis.high / axis.low < 3.2 {
-        let mut ticks = linear_ticks(axis.low, axis.high, target);
-        ticks.major.retain(|t| t.value > 0.0 && inside(t.value));
-        ticks.minor.retain(|v| *v > 0.0 && inside(*v));
-        return ticks;
-    }
-    let all = (first..=last).flat_map(|k| (1..10).map(move |m| (m, k))).filter(|(m, k)| inside(f64::from(*m) * power(*k)));
+    let all = (first..=last)
+        .flat_map(|k| (1..10).map(move |m| (m, k)))
+        .filter(|(m, k)| inside(f64::from(*m) * power(*k)));
     let mut ticks = Ticks::default();
     for (m, k) in all {
         let value = f64::from(m) * power(k);
@@ -180,6 +193,14 @@ fn log_ticks(axis: &Axis, target: usize) -> Ticks {
             ticks.major.push(Tick { value, label });
         } else {
             ticks.minor.push(value);
+        }
+    }
+    if ticks.major.len() < 3 {
+        let linear = linear_ticks(axis.low, axis.high, target);
+        if linear.major.len() > ticks.major.len() {
+            ticks = linear;
+            ticks.major.retain(|t| t.value > 0.0 && inside(t.value));
+            ticks.minor.retain(|v| *v > 0.0 && inside(*v));
         }
     }
     ticks
@@ -272,9 +293,14 @@ mod tests {
     #[test]
     fn known_labels() {
         let labels = |axis: Axis, n| axis.ticks(n).major.into_iter().map(|t| t.label).collect::<Vec<_>>();
+        let bounded = Axis { last_tick: 1.0, ..Axis::linear(0.8, 1.2, "") };
+        assert_eq!(labels(bounded, 4), ["0.8", "0.9", "1.0"]);
         assert_eq!(labels(Axis::linear(0.0, 1.0, ""), 5), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(labels(Axis::linear(-2.0, 2.0, ""), 5), ["−2", "−1", "0", "1", "2"]);
-        assert_eq!(labels(Axis::log(0.1, 1000.0, ""), 6), ["10^{−1}", "10^{0}", "10^{1}", "10^{2}", "10^{3}"]);
+        assert_eq!(
+            labels(Axis::log(0.1, 1000.0, ""), 6),
+            ["10^{−1}", "10^{0}", "10^{1}", "10^{2}", "10^{3}"]
+        );
         assert_eq!(labels(Axis::log(300.0, 4000.0, ""), 6), ["500", "1000", "2000"]);
         let small = Axis::linear(0.0, 0.004, "").ticks(5);
         assert_eq!(small.factor.as_deref(), Some("×10^{−3}"));
@@ -283,7 +309,14 @@ mod tests {
 
     #[test]
     fn hopeless_ranges_can_be_drawn() {
-        for (low, high) in [(f64::NAN, 1.0), (1.0, 1.0), (0.0, 0.0), (5.0, -5.0), (f64::INFINITY, f64::NEG_INFINITY), (-1.0, 0.0)] {
+        for (low, high) in [
+            (f64::NAN, 1.0),
+            (1.0, 1.0),
+            (0.0, 0.0),
+            (5.0, -5.0),
+            (f64::INFINITY, f64::NEG_INFINITY),
+            (-1.0, 0.0),
+        ] {
             for axis in [Axis::linear(low, high, ""), Axis::log(low, high, "")] {
                 assert!(axis.low.is_finite() && axis.high.is_finite() && axis.low < axis.high, "{axis:?}");
                 assert!(!axis.ticks(5).major.is_empty(), "{axis:?}");

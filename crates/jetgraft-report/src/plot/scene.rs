@@ -186,9 +186,11 @@ pub trait Draw {
             let mut out: Vec<Segment> = points
                 .iter()
                 .enumerate()
-                .map(|(i, (dx, dy))| {
-                    if i == 0 { Move(x + dx * r, y + dy * r) } else { Line(x + dx * r, y + dy * r) }
-                })
+                .map(
+                    |(i, (dx, dy))| {
+                        if i == 0 { Move(x + dx * r, y + dy * r) } else { Line(x + dx * r, y + dy * r) }
+                    },
+                )
                 .collect();
             out.push(Close);
             out

@@ -30,7 +30,8 @@ pub fn write(
     description: &str,
     look: Look,
 ) -> String {
-    let mut writer = Writer { look, id: slug(id), out: String::new(), glyphs: BTreeSet::new(), clips: Vec::new() };
+    let mut writer =
+        Writer { look, id: slug(id), out: String::new(), glyphs: BTreeSet::new(), clips: Vec::new() };
     for (scene, x, y) in scenes {
         if *x != 0.0 || *y != 0.0 {
             let _ = write!(writer.out, "<g transform=\"translate({} {})\">", num(*x), num(*y));
@@ -227,12 +228,15 @@ impl Writer {
             let segments: Vec<Segment> = corners
                 .iter()
                 .enumerate()
-                .map(|(i, (px, py))| {
-                    if i == 0 { Segment::Move(px + shift, *py) } else { Segment::Line(px + shift, *py) }
-                })
+                .map(
+                    |(i, (px, py))| {
+                        if i == 0 { Segment::Move(px + shift, *py) } else { Segment::Line(px + shift, *py) }
+                    },
+                )
                 .collect();
             path_data(&mut self.out, &segments);
-            let _ = write!(self.out, "\" fill=\"none\" stroke=\"{paint}\" stroke-width=\"{}\"/>", num(*width));
+            let _ =
+                write!(self.out, "\" fill=\"none\" stroke=\"{paint}\" stroke-width=\"{}\"/>", num(*width));
         }
         self.out.push_str("</g>\n");
     }

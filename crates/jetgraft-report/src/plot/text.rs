@@ -201,7 +201,11 @@ pub fn plain(nodes: &[Node]) -> String {
             }
             Node::Sqrt(inside) => {
                 let inside = plain(inside);
-                out.push_str(&if inside.chars().count() > 1 { format!("√({inside})") } else { format!("√{inside}") });
+                out.push_str(&if inside.chars().count() > 1 {
+                    format!("√({inside})")
+                } else {
+                    format!("√{inside}")
+                });
             }
         }
     }
@@ -283,8 +287,7 @@ const SUP_RISE: f64 = 0.38;
 
 /// Places the pieces of a label at a font size.
 pub fn layout(nodes: &[Node], size: f64) -> TextBox {
-    let mut text_box =
-        TextBox { ascent: size * ASCENT, descent: size * DESCENT, ..TextBox::default() };
+    let mut text_box = TextBox { ascent: size * ASCENT, descent: size * DESCENT, ..TextBox::default() };
     place(nodes, size, 0.0, &mut text_box);
     text_box
 }
@@ -351,8 +354,8 @@ mod tests {
     /// A small generator, so that the properties below are tried on many strings without another crate.
     fn strings(n: usize) -> Vec<String> {
         const PIECES: &[&str] = &[
-            "a", "B", " ", "_{", "^{", "}", "{", "\\", "\\it{", "\\bf{", "\\sqrt{", "\\alpha", "\\nope", "_", "^", "<", "&",
-            "\"", "é", "漢", "\u{0}", "\n", "T", "10", "\\\\", "\\_",
+            "a", "B", " ", "_{", "^{", "}", "{", "\\", "\\it{", "\\bf{", "\\sqrt{", "\\alpha", "\\nope", "_",
+            "^", "<", "&", "\"", "é", "漢", "\u{0}", "\n", "T", "10", "\\\\", "\\_",
         ];
         let mut state = 7u64;
         let mut next = move |n: usize| {
@@ -386,7 +389,8 @@ mod tests {
             assert!(placed.runs.iter().all(|r| r.x.is_finite() && r.y.is_finite() && r.size > 0.0));
             let shown = html(&nodes);
             for tag in ["<sub>", "<sup>", "<i>", "<b>", "<span class=\"root\">"] {
-                let close = format!("</{}>", tag.trim_matches(['<', '>']).split(' ').next().unwrap_or_default());
+                let close =
+                    format!("</{}>", tag.trim_matches(['<', '>']).split(' ').next().unwrap_or_default());
                 assert_eq!(shown.matches(tag).count(), shown.matches(&close).count(), "{text:?}");
             }
         }
