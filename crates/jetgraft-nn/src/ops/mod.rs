@@ -3,9 +3,14 @@
 
 use burn::tensor::Tensor;
 
+mod bridge;
+pub mod cpu;
 pub mod edge_conv;
 pub mod plain;
 pub mod readout;
+
+#[doc(hidden)]
+pub use bridge::prefer_plain;
 
 /// Parameters of one batch normalisation inside an operation.
 #[derive(Clone, Debug)]
