@@ -69,13 +69,15 @@ impl fmt::Display for LabelFactor {
 }
 
 /// How the curves are read between their points.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Between {
     /// Monotone interpolation in ln labels; assumes no shape.
+    #[default]
     Interpolation,
     /// The fitted power laws ([`LearningCurve::fit`]); smooths, and is wrong if the shape is. Read inside the
-    /// measured sizes of the grafted network only.
+    /// measured sizes of the grafted network only. Where the true floor is near zero the fit holds it there, and the
+    /// interval at 0.95 covers about 0.89 (measured in the tests); with a floor clear of zero it covers its level.
     Fit,
 }
 

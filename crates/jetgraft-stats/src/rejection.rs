@@ -266,7 +266,9 @@ impl SeedRejection {
 
     /// Combines networks, `scores[seed][event]`, over the same events. Event part: Clopper-Pearson with the
     /// effective counts of the share of networks that accept each background event. Seed part: Student's t of eps_B
-    /// on the logarithmic scale. Total: both in quadrature on that scale.
+    /// on the logarithmic scale. Total: both in quadrature on that scale. The thresholds are taken as they are; with
+    /// fewer signal than background events and low rejection see [`Rejection::with_threshold_uncertainty`] for what
+    /// that leaves out.
     ///
     /// # Errors
     /// Fewer than two networks, fewer than two background events, and as [`Rejection::at`] for each network.
