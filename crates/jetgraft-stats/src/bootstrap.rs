@@ -177,7 +177,9 @@ impl Bootstrap {
         let bias = normal_quantile(share);
         let end = |tail: f64| {
             let z = bias + normal_quantile(tail);
-            sorted_quantile(&replicates, normal_cdf(bias + z / (1.0 - acceleration * z)))
+            // The correction has a pole; beyond it the end is the extreme replicate.
+            let stretch = (1.0 - acceleration * z).max(1e-3);
+            sorted_quantile(&replicates, normal_cdf(bias + z / stretch))
         };
         let tail = 0.5 * (1.0 - self.level);
         Ok(Interval::new(value, end(tail), end(1.0 - tail), self.level, n, "BCa bootstrap over events"))

@@ -5,7 +5,7 @@
 use crate::bootstrap::Bootstrap;
 use crate::error::{Result, at_least, good_level, same_length};
 use crate::interval::Interval;
-use crate::proportion::{clopper_pearson_upper, wilson_ends};
+use crate::proportion::{clopper_pearson_ends, clopper_pearson_upper, wilson_ends};
 use crate::roc::{Placements, crossed_variances, weighted_mean_variance};
 use crate::seeds::{
     SeedsAndEvents, column_means, combine, correctness_rows, mean_and_variance, mean_interval,
@@ -28,7 +28,9 @@ pub struct AucDifference {
     pub p_value: f64,
 }
 
-/// AUC(a) - AUC(b) with DeLong's paired variance.
+/// AUC(a) - AUC(b) with DeLong's paired variance. When both separate the classes completely the variance is zero though
+/// neither AUC is known exactly; unless the scores are the same, the difference then gets the length of the interval of
+/// one such AUC ([`crate::roc::Roc::auc_interval`]).
 ///
 /// # Errors
 /// Fewer than two events of a class, and as [`crate::roc::Roc::new`].
@@ -45,7 +47,12 @@ pub fn auc_difference(a: &[f64], b: &[f64], labels: &[bool], level: f64) -> Resu
     let variance = part(&pa.signal, &pb.signal, &pa.signal_weights)
         + part(&pa.background, &pb.background, &pa.background_weights);
     let difference = pa.auc - pb.auc;
-    let half = two_sided_z(level) * variance.sqrt();
+    let separable = [pa.auc, pb.auc].iter().all(|&auc| auc == 0.0 || auc == 1.0);
+    let half = if separable && difference == 0.0 && a != b {
+        1.0 - separable_auc_low(pa.signal.len().min(pa.background.len()), level)
+    } else {
+        two_sided_z(level) * variance.sqrt()
+    };
     let p_value = if variance > 0.0 { two_sided_p(difference / variance.sqrt()) } else { 1.0 };
     let n = labels.len() as u64;
     let interval = Interval::new(
@@ -59,7 +66,13 @@ pub fn auc_difference(a: &[f64], b: &[f64], labels: &[bool], level: f64) -> Resu
     Ok(AucDifference { auc_a: pa.auc, auc_b: pb.auc, difference: interval, p_value })
 }
 
-/// Mean over seeds of AUC(a) - AUC(b), `a[seed]` paired with `b[seed]`, all on the same events.
+/// Lower end of the AUC when all of so many independent pairs are in order.
+fn separable_auc_low(pairs: usize, level: f64) -> f64 {
+    clopper_pearson_ends(pairs as f64, pairs as f64, level).0
+}
+
+/// Mean over seeds of AUC(a) - AUC(b), `a[seed]` paired with `b[seed]`, all on the same events. When all networks
+/// separate the classes completely, both parts are zero and say nothing.
 ///
 /// # Errors
 /// Fewer than two seeds, different numbers of seeds, and as [`auc_difference`].
@@ -396,6 +409,17 @@ mod tests {
         assert_eq!(mcnemar(&a, &a).expect("valid").p_exact, 1.0);
         let difference = accuracy_difference(&a, &b, 0.95).expect("valid");
         assert!((difference.value - 0.3).abs() < 1e-12 && difference.contains(0.3));
+    }
+
+    #[test]
+    fn two_separable_networks_are_not_known_to_be_equal() {
+        let labels: Vec<bool> = (0..40).map(|i| i >= 20).collect();
+        let a: Vec<f64> = (0..40).map(f64::from).collect();
+        let b: Vec<f64> = a.iter().map(|x| if *x >= 20.0 { 100.0 - x } else { *x }).collect();
+        let result = auc_difference(&a, &b, &labels, 0.95).expect("valid");
+        assert_eq!((result.difference.value, result.p_value), (0.0, 1.0));
+        assert!(result.difference.high > 0.1 && result.difference.low < -0.1);
+        assert_eq!(auc_difference(&a, &a, &labels, 0.95).expect("valid").difference.half_width(), 0.0);
     }
 
     #[test]

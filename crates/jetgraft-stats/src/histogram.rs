@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Bin edges, rising. Bin i holds `edges[i] <= x < edges[i + 1]`; the upper edge of the last bin is overflow, as in
 /// ROOT (NumPy counts it in).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "Vec<f64>", into = "Vec<f64>")]
 pub struct Axis {
     edges: Vec<f64>,
@@ -99,6 +99,13 @@ impl Axis {
     }
 }
 
+/// Axes are equal when their edges are, however they were made.
+impl PartialEq for Axis {
+    fn eq(&self, other: &Self) -> bool {
+        self.edges == other.edges
+    }
+}
+
 impl TryFrom<Vec<f64>> for Axis {
     type Error = StatsError;
 
@@ -154,12 +161,33 @@ impl Content {
 /// # Ok::<(), jetgraft_stats::StatsError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "HistogramFields")]
 pub struct Histogram {
     axis: Axis,
     bins: Vec<Content>,
     under: Content,
     over: Content,
     nan: Content,
+}
+
+/// A histogram as it stands in a file, before its bins are compared with its axis.
+#[derive(Deserialize)]
+struct HistogramFields {
+    axis: Axis,
+    bins: Vec<Content>,
+    under: Content,
+    over: Content,
+    nan: Content,
+}
+
+impl TryFrom<HistogramFields> for Histogram {
+    type Error = StatsError;
+
+    fn try_from(fields: HistogramFields) -> Result<Self> {
+        let HistogramFields { axis, bins, under, over, nan } = fields;
+        same_length("bins", bins.len(), "the axis", axis.bins())?;
+        Ok(Self { axis, bins, under, over, nan })
+    }
 }
 
 impl Histogram {
@@ -262,12 +290,33 @@ pub(crate) fn same_binning(left: &Histogram, right: &Histogram) -> Result<()> {
 
 /// Two-dimensional histogram, for Lund planes. Row-major: bin (x, y) lies at `x * y_bins + y`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Histogram2Fields")]
 pub struct Histogram2 {
     x: Axis,
     y: Axis,
     bins: Vec<Content>,
     outside: Content,
     nan: Content,
+}
+
+/// As [`HistogramFields`].
+#[derive(Deserialize)]
+struct Histogram2Fields {
+    x: Axis,
+    y: Axis,
+    bins: Vec<Content>,
+    outside: Content,
+    nan: Content,
+}
+
+impl TryFrom<Histogram2Fields> for Histogram2 {
+    type Error = StatsError;
+
+    fn try_from(fields: Histogram2Fields) -> Result<Self> {
+        let Histogram2Fields { x, y, bins, outside, nan } = fields;
+        same_length("bins", bins.len(), "the plane", x.bins() * y.bins())?;
+        Ok(Self { x, y, bins, outside, nan })
+    }
 }
 
 impl Histogram2 {
@@ -389,6 +438,10 @@ mod tests {
         assert!(matches!(h.merge(&other), Err(StatsError::BinningMismatch { .. })));
         let json = serde_json::to_string(&h).expect("finite");
         assert_eq!(serde_json::from_str::<Histogram>(&json).expect("reads back"), h);
+        let other = serde_json::to_string(&other).expect("finite");
+        assert_eq!(serde_json::from_str::<Histogram>(&other).expect("reads back").axis().bins(), 2);
+        // A file that does not fit together is refused when it is read.
+        assert!(serde_json::from_str::<Histogram>(&other.replace("[0.0,2.0,4.0]", "[0.0,4.0]")).is_err());
         assert!(serde_json::from_str::<Axis>("[1.0, 1.0]").is_err());
     }
 
@@ -404,6 +457,9 @@ mod tests {
         assert_eq!((plane.outside().entries, plane.nan().entries), (1, 1));
         assert_eq!(plane.density(2.0).expect("valid"), [0.0, 0.125, 0.0, 0.0]);
         assert!(plane.density(0.0).is_err());
+        let json = serde_json::to_string(&plane).expect("finite");
+        assert_eq!(serde_json::from_str::<Histogram2>(&json).expect("reads back"), plane);
+        assert!(serde_json::from_str::<Histogram2>(&json.replacen("[0.0,2.0,4.0]", "[0.0,4.0]", 1)).is_err());
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct BandPoint {
 /// assert_eq!(roc.auc(), 0.75);
 /// # Ok::<(), jetgraft_stats::StatsError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Roc {
     points: Vec<RocPoint>,
     auc: f64,

@@ -153,6 +153,8 @@ proptest! {
         let (a, b): (Vec<f64>, Vec<f64>) = rows.iter().map(|r| (f64::from(r.0), f64::from(r.1))).unzip();
         let labels: Vec<bool> = rows.iter().enumerate().map(|(i, r)| if i < 4 { i % 2 == 0 } else { r.2 }).collect();
         let difference = auc_difference(&a, &b, &labels, 0.95).unwrap();
+        // Two separable networks follow another rule, tested beside it.
+        prop_assume!(difference.auc_a != difference.auc_b || !(difference.auc_a == 0.0 || difference.auc_a == 1.0));
         let variance = (difference.difference.half_width() / 1.959_963_984_540_054).powi(2);
         prop_assert!((variance - delong_by_pairs(&a, &b, &labels)).abs() < 1e-12);
         prop_assert!((difference.difference.value - (auc_by_pairs(&a, &labels) - auc_by_pairs(&b, &labels))).abs() < 1e-12);
