@@ -75,10 +75,9 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
         return result;
     }
     // The name itself is safe only once its folder is; not every system can flush a folder.
-    if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-        if let Ok(folder) = File::open(folder) {
-            let _ = folder.sync_all();
-        }
+    let folder = path.parent().filter(|f| !f.as_os_str().is_empty());
+    if let Some(Ok(folder)) = folder.map(File::open) {
+        let _ = folder.sync_all();
     }
     Ok(())
 }

@@ -390,3 +390,92 @@ pub fn page() -> Result<Page, ReportError> {
         footer: "Written by jetgraft 0.1.0. Figures: SVG and PNG beside this page.".into(),
     })
 }
+
+/// The same figures where they are hard to draw: many plans with long names, few jets, limits, one target size, one seed.
+pub fn hard_page() -> Result<Page, ReportError> {
+    const MANY: [&str; 7] = [
+        "scratch",
+        "fine-tune",
+        "frozen",
+        "partial, first 3 stages frozen",
+        "linear probe",
+        "layer-wise decay",
+        "from <published> weights_{v2}",
+    ];
+    let limit = |low: f64| Estimate::new(f64::INFINITY, low, f64::INFINITY);
+    let mut efficiency = data_efficiency_input();
+    for metric in &mut efficiency.metrics {
+        let curves = metric.plans.clone();
+        metric.plans = MANY
+            .iter()
+            .enumerate()
+            .map(|(k, plan)| {
+                let mut curve = curves[k % 3].clone();
+                curve.plan = (*plan).into();
+                for point in &mut curve.points {
+                    let e = &mut point.score;
+                    let shift = 0.004 * k as f64 * e.value;
+                    *e = Estimate::new(e.value - shift, e.low - shift, e.high - shift);
+                }
+                curve.fit.clear();
+                curve
+            })
+            .collect();
+    }
+    efficiency.metrics[1].plans[1].points[3].score = limit(95.0);
+    let one_size = |metric: &mut MetricPanel| metric.plans.iter_mut().for_each(|p| p.points.truncate(1));
+    one_size(&mut efficiency.metrics[2]);
+    let mut fourth = efficiency.metrics[1].clone();
+    one_size(&mut fourth);
+    fourth.plans[2].points[0].score = limit(30.0);
+    efficiency.metrics.push(fourth);
+
+    let mut small_roc = roc_input();
+    small_roc.n_background = 300;
+    for (curve, k) in small_roc.curves.iter_mut().zip(0..) {
+        curve.points.iter_mut().for_each(|p| {
+            p.n_background = (300.0 / p.rejection.value).floor();
+            let n = p.n_background;
+            p.rejection = if n < 1.0 {
+                limit(163.0)
+            } else {
+                let (value, width) = (300.0 / n, 1.0 / n.sqrt());
+                Estimate::new(value, value * (-width).exp(), value * width.exp())
+            };
+        });
+        curve.plan = MANY[k + 3].into();
+    }
+    small_roc.reference = Some(MANY[3].into());
+    let mut short = loss_input();
+    short.scale = Scale::Log;
+    for curve in &mut short.curves {
+        curve.training.truncate(3);
+        curve.validation.truncate(3);
+        curve.chosen_epoch = Some(2.0);
+    }
+    let mut few = scores_input();
+    for plan in &mut few.plans {
+        plan.signal.iter_mut().chain(&mut plan.background).for_each(|n| *n = (*n / 90.0).floor());
+    }
+    few.plans.truncate(2);
+    let mut mass = mass_input();
+    mass.before.iter_mut().for_each(|n| *n = (*n / 40.0).floor());
+    mass.cuts.iter_mut().flat_map(|c| &mut c.after).for_each(|n| *n = (*n / 20.0).floor());
+    let mut lund = lund_input();
+    lund.classes.iter_mut().flat_map(|c| &mut c.emissions).for_each(|n| *n = (*n / 8.0).floor());
+    lund.ratio = None;
+    let figures = [
+        data_efficiency(&efficiency)?,
+        roc(&small_roc)?,
+        loss(&short)?,
+        scores(&few)?,
+        lund_plane(&lund)?,
+        mass_sculpting(&mass)?,
+    ];
+    Ok(Page {
+        title: "Awkward cases".into(),
+        answer: vec!["Nothing here is well measured: no significant gain.".into()],
+        sections: vec![Section::new("Figures", figures.into_iter().map(Block::Figure).collect())],
+        ..Page::default()
+    })
+}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Estimate, Figure, count, decimals_for, increasing, not_empty, percent};
+use super::{Context, Estimate, Figure, count, decimals_for, increasing, not_empty, percent, picture_width};
 use crate::error::ReportError;
 use crate::plot::colour::{Paint, plan_styles};
 use crate::plot::frame::{ErrorPoint, Layer, Legend, Panel, Plot, Swatch, axis};
@@ -198,7 +198,7 @@ fn picture(input: &DataEfficiency, panel: &MetricPanel, first: bool) -> crate::p
         frame.layers.push(Layer::Line { points: line, stroke });
         // Bands carry the intervals; bars are for what a band cannot show: one size alone, or an open end.
         let alone = curve.points.len() == 1;
-        let dodge = if alone { (1.0 + 0.06 * (k as f64 - (n - 1.0) / 2.0)).max(0.1) } else { 1.0 };
+        let dodge = if alone { (1.0 + 0.018 * (k as f64 - (n - 1.0) / 2.0)).max(0.1) } else { 1.0 };
         let points = curve.points.iter().map(|p| {
             let e = p.score;
             let bar = alone || !e.high.is_finite() || !e.value.is_finite();
@@ -223,7 +223,7 @@ fn picture(input: &DataEfficiency, panel: &MetricPanel, first: bool) -> crate::p
     }
     frame.legend = legend;
     let plot = Plot {
-        width: if input.metrics.len() > 2 { 440.0 } else { 540.0 },
+        width: picture_width(input.metrics.len()),
         data: input.context.data.clone(),
         note: String::new(),
         x,

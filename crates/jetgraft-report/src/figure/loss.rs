@@ -72,7 +72,7 @@ pub fn loss(input: &Loss) -> Result<Figure, ReportError> {
     let styles = plan_styles(&input.curves.iter().map(|c| c.plan.as_str()).collect::<Vec<_>>());
     let all = || input.curves.iter().flat_map(|c| c.training.iter().chain(&c.validation));
     let (x_low, x_high) = linear_range(all().map(|p| p.epoch), 0.03);
-    let x = Axis::linear(x_low, x_high, "epoch");
+    let x = Axis { whole: true, ..Axis::linear(x_low, x_high, "epoch") };
     // A diverging band would flatten the curves: values set the range, bands are cut to it.
     let (low, high) = linear_range(all().map(|p| p.loss.value), 0.25);
     let ends = all().flat_map(|p| [p.loss.value, p.loss.low.max(low), p.loss.high.min(high)]);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Figure, count, counts, edges, not_empty, same_length};
+use super::{Context, Figure, count, counts, edges, not_empty, picture_width, same_length};
 use crate::error::ReportError;
 use crate::plot::colour::{ColourMap, Paint};
 use crate::plot::frame::{ColourBar, Layer, Legend, Panel, Plot};
@@ -85,7 +85,7 @@ pub fn lund_plane(input: &LundPlane) -> Result<Figure, ReportError> {
     }
     let highest = densities.iter().flatten().copied().fold(0.0, f64::max);
     let shade = |position: f64| (position.clamp(0.0, 1.0) * SHADES).round() / SHADES;
-    let width = if input.classes.len() + usize::from(input.ratio.is_some()) > 2 { 440.0 } else { 540.0 };
+    let width = picture_width(input.classes.len() + usize::from(input.ratio.is_some()));
 
     let picture = |colours: Vec<Option<Paint>>, bar: ColourBar, header: Vec<String>, title: &str| -> Scene {
         let y = Axis::linear(input.y_edges[0], input.y_edges[n_y], "ln(\\it{k}_{t} / GeV)");

@@ -117,9 +117,11 @@ pub fn mass_sculpting(input: &MassSculpting) -> Result<Figure, ReportError> {
         ratios.push((ratio, stroke));
     }
     main.legend = legend;
-    // Bins with a large error would set the range alone: those with less than 30 % do.
-    let sure = ratios.iter().flat_map(|(r, _)| r.iter()).filter(|(v, e)| *e < 0.3 * v).map(|(v, _)| *v);
-    let (low, high) = linear_range(sure.chain([0.8, 1.2]), 0.08);
+    // Bins with a large error would set the range alone: those with less than 30 % do, if there are any.
+    let bins = || ratios.iter().flat_map(|(r, _)| r.iter().copied());
+    let sure: Vec<f64> = bins().filter(|(v, e)| *e < 0.3 * v).map(|(v, _)| v).collect();
+    let shown = if sure.is_empty() { bins().map(|(v, _)| v.min(5.0)).collect() } else { sure };
+    let (low, high) = linear_range(shown.into_iter().chain([0.8, 1.2]), 0.08);
     let mut ratio_panel = Panel::new(Axis::linear(low.max(0.0), high, "after / before"), 112.0);
     ratio_panel.stretch = false;
     ratio_panel.layers.push(Layer::Horizontal { y: 1.0, stroke: guide(Paint::Ink) });

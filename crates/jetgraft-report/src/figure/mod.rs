@@ -120,8 +120,20 @@ pub struct Figure {
 
 /// Distance between pictures in a file.
 const GAP: f64 = 18.0;
-/// A file is at most this wide before its pictures start a new row.
-const MAX_WIDTH: f64 = 1400.0;
+
+/// Pictures side by side in a file.
+fn columns(pictures: usize) -> usize {
+    match pictures {
+        0..=3 => pictures,
+        4 => 2,
+        _ => 3,
+    }
+}
+
+/// Width of a picture, by how many stand side by side.
+fn picture_width(pictures: usize) -> f64 {
+    if columns(pictures) > 2 { 440.0 } else { 540.0 }
+}
 
 impl Figure {
     /// The file: all pictures, light, text as outlines.
@@ -129,8 +141,8 @@ impl Figure {
         let (mut x, mut y, mut row_height) = (0.0f64, 0.0, 0.0f64);
         let mut width = 0.0f64;
         let mut placed = Vec::new();
-        for scene in &self.pictures {
-            if x > 0.0 && x + scene.width > MAX_WIDTH {
+        for (i, scene) in self.pictures.iter().enumerate() {
+            if i > 0 && i.is_multiple_of(columns(self.pictures.len())) {
                 (x, y, row_height) = (0.0, y + row_height + GAP, 0.0);
             }
             placed.push((scene, x, y));
@@ -182,7 +194,7 @@ pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);

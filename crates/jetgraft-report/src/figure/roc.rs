@@ -127,23 +127,25 @@ pub fn roc(input: &Roc) -> Result<Figure, ReportError> {
         ));
     }
     for (curve, style) in input.curves.iter().zip(&styles) {
-        let marked = input.working_points.iter().filter_map(|eps| {
-            let e = at(curve, *eps)?;
-            Some(ErrorPoint { x: *eps, y: e, low: e, high: e })
-        });
-        main.layers.push(Layer::Points {
-            points: marked.collect(),
-            paint: style.paint,
-            marker: Some(style.marker),
-            opacity: 1.0,
-        });
+        for eps in &input.working_points {
+            let Some(y) = at(curve, *eps) else { continue };
+            let near = curve.points.partition_point(|p| p.signal_efficiency < *eps);
+            let few = curve.points.get(near).is_some_and(|p| p.n_background < input.min_background);
+            main.layers.push(Layer::Points {
+                points: vec![ErrorPoint { x: *eps, y, low: y, high: y }],
+                paint: style.paint,
+                marker: Some(style.marker),
+                opacity: if few { 0.45 } else { 1.0 },
+            });
+        }
     }
     main.legend = legend;
     let mut panels = vec![main];
     if let Some(reference) = reference {
         panels.push(ratio_panel(input, reference, &styles));
     }
-    let plot = Plot { width: 540.0, data: input.context.data.clone(), note: String::new(), x, panels };
+    let note = reference.map(|r| ratio_title(&r.plan).1).unwrap_or_default();
+    let plot = Plot { width: 540.0, data: input.context.data.clone(), note, x, panels };
     let scene = plot.scene("Background rejection against signal efficiency");
     let caption = input.caption.clone().unwrap_or_else(|| caption(input));
     Ok(Figure {
@@ -168,6 +170,12 @@ fn push_faded(panel: &mut Panel, points: &[(f64, f64, f64)], stroke: Stroke, lea
     }
 }
 
+/// Title of the ratio panel and, where the plan's name is too long for it, a note above the frame.
+fn ratio_title(plan: &str) -> (String, String) {
+    let full = format!("ratio to {}", escape(plan));
+    if plan.chars().count() <= 10 { (full, String::new()) } else { ("ratio".to_owned(), full) }
+}
+
 fn ratio_panel(input: &Roc, reference: &RocCurve, styles: &[crate::plot::colour::PlanStyle]) -> Panel {
     let mut values = Vec::new();
     let mut layers = vec![Layer::Horizontal { y: 1.0, stroke: guide(Paint::Ink) }];
@@ -185,8 +193,10 @@ fn ratio_panel(input: &Roc, reference: &RocCurve, styles: &[crate::plot::colour:
             })
             .collect();
         values.extend(points.iter().filter(|p| p.2 >= input.min_background).map(|p| p.1));
+        // Where few background jets are left the band would cover the panel: the faded line says enough.
+        let sure = |n: f64, end: f64| if n >= input.min_background { end } else { f64::NAN };
         layers.push(Layer::Band {
-            points: points.iter().map(|(x, e, _)| (*x, e.low, e.high)).collect(),
+            points: points.iter().map(|(x, e, n)| (*x, sure(*n, e.low), sure(*n, e.high))).collect(),
             paint: style.paint,
             opacity: 0.2,
         });
@@ -198,8 +208,7 @@ fn ratio_panel(input: &Roc, reference: &RocCurve, styles: &[crate::plot::colour:
     let ends =
         values.iter().flat_map(|e| [e.low, e.high]).map(|v| v.clamp(low - 0.5 * reach, high + 0.5 * reach));
     let (low, high) = linear_range(ends.chain([1.0]), 0.06);
-    let title = format!("ratio to {}", escape(&reference.plan));
-    let mut panel = Panel::new(Axis::linear(low.max(0.0), high, title), 112.0);
+    let mut panel = Panel::new(Axis::linear(low.max(0.0), high, ratio_title(&reference.plan).0), 112.0);
     panel.stretch = false;
     panel.layers = layers;
     for point in &input.working_points {

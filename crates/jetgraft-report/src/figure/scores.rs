@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Estimate, Figure, count, counts, decimal, edges, not_empty, same_length};
+use super::{
+    Context, Estimate, Figure, count, counts, decimal, edges, not_empty, picture_width, same_length,
+};
 use crate::error::ReportError;
 use crate::plot::colour::{Dash, Paint, plan_styles};
 use crate::plot::frame::{Layer, Legend, Panel, Plot, Swatch, axis};
@@ -68,11 +70,16 @@ pub fn scores(input: &Scores) -> Result<Figure, ReportError> {
     let highest = heights().fold(0.0, f64::max);
     let title = "normalised / unit score";
     let y = match input.scale {
-        Scale::Log => axis(Scale::Log, heights().collect::<Vec<_>>().into_iter(), 0.06, title),
+        Scale::Log => axis(
+            Scale::Log,
+            heights().flat_map(|v| [v, 0.6 * v]).collect::<Vec<_>>().into_iter(),
+            0.06,
+            title,
+        ),
         Scale::Linear => Axis::linear(0.0, highest * 1.05, title),
     };
     let x = Axis::linear(input.edges[0], input.edges[n_bins], format!("{} score", escape(&input.signal)));
-    let width = if input.plans.len() > 2 { 440.0 } else { 540.0 };
+    let width = picture_width(input.plans.len());
 
     let mut panels = Vec::new();
     for ((plan, style), shape) in input.plans.iter().zip(&styles).zip(&shapes) {

@@ -314,6 +314,11 @@ impl View<'_> {
         (self.px(x), self.py(y))
     }
 
+    /// As [`Self::at`], with a gap instead of a place far outside for an infinite value.
+    fn at_finite(&self, (x, y): (f64, f64)) -> (f64, f64) {
+        if y.is_finite() { self.at((x, y)) } else { (f64::NAN, f64::NAN) }
+    }
+
     /// Corners of a histogram's upper line.
     fn corners(&self, edges: &[f64], values: impl Iterator<Item = f64>) -> Vec<(f64, f64)> {
         values
@@ -350,12 +355,12 @@ impl View<'_> {
     fn draw(&self, out: &mut Vec<Item>, layer: &Layer) {
         match layer {
             Layer::Line { points, stroke } => {
-                let points: Vec<_> = points.iter().map(|p| self.at(*p)).collect();
+                let points: Vec<_> = points.iter().map(|p| self.at_finite(*p)).collect();
                 out.polyline(&points, *stroke);
             }
             Layer::Band { points, paint, opacity } => {
-                let upper: Vec<_> = points.iter().map(|(x, _, high)| self.at((*x, *high))).collect();
-                let lower: Vec<_> = points.iter().map(|(x, low, _)| self.at((*x, *low))).collect();
+                let upper: Vec<_> = points.iter().map(|(x, _, high)| self.at_finite((*x, *high))).collect();
+                let lower: Vec<_> = points.iter().map(|(x, low, _)| self.at_finite((*x, *low))).collect();
                 self.area(out, &upper, &lower, (*paint, *opacity));
             }
             Layer::Steps { edges, values, stroke, fill, closed } => {
@@ -366,11 +371,11 @@ impl View<'_> {
                     self.area(out, &corners, &floor, *fill);
                 }
                 let mut line = corners;
-                if *closed {
-                    if let (Some(first), Some(last)) = (line.first().copied(), line.last().copied()) {
-                        line.insert(0, (first.0, bottom));
-                        line.push((last.0, bottom));
-                    }
+                if let (true, Some(first), Some(last)) =
+                    (*closed, line.first().copied(), line.last().copied())
+                {
+                    line.insert(0, (first.0, bottom));
+                    line.push((last.0, bottom));
                 }
                 out.polyline(&line, *stroke);
             }
@@ -450,11 +455,12 @@ impl View<'_> {
                     continue;
                 };
                 let end = (start..line.len()).find(|i| line[*i] != Some(paint)).unwrap_or(line.len());
+                // Cells overlap a little, so that no renderer leaves seams between them.
                 let rect = Rect {
                     x: xs[start],
                     y: ys[row + 1],
-                    width: xs[end] - xs[start],
-                    height: ys[row] - ys[row + 1],
+                    width: xs[end] - xs[start] + 0.35,
+                    height: ys[row] - ys[row + 1] + 0.35,
                 };
                 match paths.iter_mut().find(|(p, _)| *p == paint) {
                     Some((_, segments)) => segments.extend(rect.segments()),
@@ -462,6 +468,11 @@ impl View<'_> {
                 }
                 start = end;
             }
+        }
+        // Renderers that smooth edges show the ground along the seams: put the commonest colour there, not paper.
+        if let Some((paint, _)) = paths.iter().max_by_key(|(_, segments)| segments.len()) {
+            let ground = paths.iter().flat_map(|(_, segments)| segments.iter().copied()).collect();
+            out.path(ground, Some((*paint, 1.0)), None);
         }
         for (paint, segments) in paths {
             out.add(Item::Path { segments, fill: Some((paint, 1.0)), stroke: None, crisp: true });
@@ -495,14 +506,14 @@ impl View<'_> {
         for layer in layers {
             match layer {
                 Layer::Line { points, .. } => {
-                    along(&mut out, &points.iter().map(|p| self.at(*p)).collect::<Vec<_>>());
+                    along(&mut out, &points.iter().map(|p| self.at_finite(*p)).collect::<Vec<_>>());
                 }
                 Layer::Band { points, .. } => {
                     for side in [|p: &(f64, f64, f64)| (p.0, p.1), |p: &(f64, f64, f64)| (p.0, p.2)] {
-                        along(&mut out, &points.iter().map(|p| self.at(side(p))).collect::<Vec<_>>());
+                        along(&mut out, &points.iter().map(|p| self.at_finite(side(p))).collect::<Vec<_>>());
                     }
                     for p in points {
-                        along(&mut out, &[self.at((p.0, p.1)), self.at((p.0, p.2))]);
+                        along(&mut out, &[self.at_finite((p.0, p.1)), self.at_finite((p.0, p.2))]);
                     }
                 }
                 Layer::Steps { edges, values, fill, .. } => {

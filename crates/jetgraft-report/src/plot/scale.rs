@@ -43,6 +43,8 @@ pub struct Axis {
     pub title: String,
     /// No tick stands above this number, even where the axis goes on to make room: 1 for a probability.
     pub last_tick: f64,
+    /// True: ticks stand at whole numbers only, for epochs and counts.
+    pub whole: bool,
 }
 
 impl Axis {
@@ -58,7 +60,7 @@ impl Axis {
             (false, true) => (high - 1.0, high),
             (false, false) => (0.0, 1.0),
         };
-        Self { scale: Scale::Linear, low, high, title: title.into(), last_tick: f64::INFINITY }
+        Self { scale: Scale::Linear, low, high, title: title.into(), last_tick: f64::INFINITY, whole: false }
     }
 
     /// A logarithmic axis, with the same care; the lower end is kept above zero.
@@ -70,7 +72,7 @@ impl Axis {
             (false, true) => (high / 1000.0, high),
             (false, false) => (0.1, 10.0),
         };
-        Self { scale: Scale::Log, low, high, title: title.into(), last_tick: f64::INFINITY }
+        Self { scale: Scale::Log, low, high, title: title.into(), last_tick: f64::INFINITY, whole: false }
     }
 
     /// Where a number lies: 0 at the lower end, 1 at the upper; `None` where it has no place on the axis. Infinities
@@ -105,7 +107,7 @@ impl Axis {
     pub fn ticks(&self, target: usize) -> Ticks {
         let target = target.clamp(2, 20);
         let mut ticks = match self.scale {
-            Scale::Linear => linear_ticks(self.low, self.high, target),
+            Scale::Linear => linear_ticks(self.low, self.high, target, self.whole),
             Scale::Log => log_ticks(self, target),
         };
         let shown = |value: f64| value <= self.last_tick + 1e-9 * self.last_tick.abs();
@@ -116,8 +118,8 @@ impl Axis {
 }
 
 /// Steps of 1, 2 or 5 times a power of ten; four or five short ticks between two long ones.
-fn linear_ticks(low: f64, high: f64, target: usize) -> Ticks {
-    let raw = (high - low) / target as f64;
+fn linear_ticks(low: f64, high: f64, target: usize, whole: bool) -> Ticks {
+    let raw = ((high - low) / target as f64).max(if whole { 1.0 } else { 0.0 });
     let exponent = raw.log10().floor();
     let magnitude = 10f64.powf(exponent);
     const STEPS: [(f64, i32); 5] = [(0.5, 5), (1.0, 5), (2.0, 4), (5.0, 5), (10.0, 5)];
@@ -125,7 +127,8 @@ fn linear_ticks(low: f64, high: f64, target: usize) -> Ticks {
     let fitting = STEPS.iter().rposition(|(m, _)| m * magnitude < raw * (1.0 - 1e-9)).map_or(1, |i| i + 1);
     let mut choice = fitting.min(STEPS.len() - 1);
     // Two labels at least: one alone gives no scale.
-    while choice > 0 && count(STEPS[choice].0 * magnitude).1 <= count(STEPS[choice].0 * magnitude).0 {
+    while choice > 0 && !whole && count(STEPS[choice].0 * magnitude).1 <= count(STEPS[choice].0 * magnitude).0
+    {
         choice -= 1;
     }
     let (mantissa, parts) = STEPS[choice];
@@ -138,7 +141,7 @@ fn linear_ticks(low: f64, high: f64, target: usize) -> Ticks {
         return Ticks::default();
     }
     let largest = low.abs().max(high.abs());
-    let power = if largest >= 1e5 || largest < 1e-2 { largest.log10().floor() as i32 } else { 0 };
+    let power = if (1e-2..1e5).contains(&largest) { 0 } else { largest.log10().floor() as i32 };
     let decimals = (f64::from(power) - step.log10() - 1e-9).ceil().clamp(0.0, 12.0) as usize;
     let scale = 10f64.powi(power);
     let major = (first..=last)
@@ -149,7 +152,8 @@ fn linear_ticks(low: f64, high: f64, target: usize) -> Ticks {
         .collect();
     let small = step / f64::from(parts);
     let (first, last) = count(small);
-    let minor = (first..=last).filter(|k| k % i64::from(parts) != 0).map(|k| k as f64 * small).collect();
+    let minor = (first..=last).filter(|k| k % i64::from(parts) != 0).map(|k| k as f64 * small);
+    let minor = minor.filter(|v| !whole || (v - v.round()).abs() < 1e-6).collect();
     Ticks { major, minor, factor: (power != 0).then(|| format!("×10^{{{}}}", signed(power))) }
 }
 
@@ -196,7 +200,7 @@ fn log_ticks(axis: &Axis, target: usize) -> Ticks {
         }
     }
     if ticks.major.len() < 3 {
-        let linear = linear_ticks(axis.low, axis.high, target);
+        let linear = linear_ticks(axis.low, axis.high, target, axis.whole);
         if linear.major.len() > ticks.major.len() {
             ticks = linear;
             ticks.major.retain(|t| t.value > 0.0 && inside(t.value));
@@ -293,6 +297,8 @@ mod tests {
     #[test]
     fn known_labels() {
         let labels = |axis: Axis, n| axis.ticks(n).major.into_iter().map(|t| t.label).collect::<Vec<_>>();
+        let epochs = Axis { whole: true, ..Axis::linear(0.9, 3.1, "") };
+        assert_eq!(labels(epochs, 9), ["1", "2", "3"]);
         let bounded = Axis { last_tick: 1.0, ..Axis::linear(0.8, 1.2, "") };
         assert_eq!(labels(bounded, 4), ["0.8", "0.9", "1.0"]);
         assert_eq!(labels(Axis::linear(0.0, 1.0, ""), 5), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
