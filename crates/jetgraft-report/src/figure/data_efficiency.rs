@@ -251,15 +251,20 @@ fn caption(input: &DataEfficiency) -> String {
         .collect();
     there.sort_by(|a, b| b.1.value.total_cmp(&a.1.value));
     let digits = |e: &Estimate| if panel.metric.scale() == Scale::Log { decimals_for(e.value, 3) } else { 3 };
-    let shown: Vec<String> =
-        there.iter().map(|(plan, e)| format!("{} for {}", e.show(digits(e)), escape(plan))).collect();
+    let one = |(plan, e): &(&str, Estimate)| format!("{} for {}", e.show(digits(e)), escape(plan));
+    // A sentence holds three plans; of more, the best and the last.
+    let shown = match there.as_slice() {
+        [] => String::new(),
+        [best, .., last] if there.len() > 3 => format!("lies between {} and {}", one(best), one(last)),
+        all => format!("is {}", all.iter().map(one).collect::<Vec<_>>().join(", ")),
+    };
     if shown.is_empty() {
         return format!("Score of each plan against the number of labelled target jets; {bands}.");
     }
     format!(
-        "With {} target jets, {} is {}: the further left a curve reaches a score, the fewer labels its plan needs; {bands}.",
+        "With {} target jets, {} {}: the further left a curve reaches a score, the fewer labels its plan needs; {bands}.",
         count(smallest.round() as u64),
         panel.metric.name(),
-        shown.join(", "),
+        shown,
     )
 }

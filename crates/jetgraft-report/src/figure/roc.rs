@@ -238,7 +238,8 @@ fn at(curve: &RocCurve, signal_efficiency: f64) -> Option<f64> {
 }
 
 fn caption(input: &Roc) -> String {
-    let eps = input.working_points.first().copied().unwrap_or(0.5);
+    // The widest working point has the most background jets.
+    let eps = input.working_points.iter().copied().reduce(f64::max).unwrap_or(0.5);
     let shown: Vec<String> = input
         .curves
         .iter()

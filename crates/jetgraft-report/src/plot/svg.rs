@@ -1,7 +1,7 @@
 //! From scenes to SVG text: one writer, two looks.
 //!
 //! - [`Look::File`]: light, text as glyph outlines, needs nothing: the same picture in a browser, an editor or a paper.
-//! - [`Look::Page`]: colours by CSS variables (`--jg-ink`, `--jg-s0`, ..., see [`super::super::page`]) so that the page's light and dark
+//! - [`Look::Page`]: colours by CSS variables (`--jg-ink`, `--jg-s0`, ..., see [`css_variables`]) so that the page's light and dark
 //!   looks apply, text as text in the font that the page embeds, so that it can be searched and copied.
 
 use std::collections::{BTreeMap, BTreeSet};
