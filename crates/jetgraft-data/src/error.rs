@@ -297,33 +297,34 @@ fn shortened(names: &[String], limit: usize) -> String {
     text
 }
 
-/// The names closest to `name` by edit distance, best first, at most three; none that differ in most letters.
+/// The names closest to `name`, best first, at most three; none that has little in common with it.
+///
+/// Closeness is the share of letters in a longest common subsequence, upper and lower case alike, so that
+/// `part_deta` is closer to `part_delta_eta` than to `part_dphi`.
 pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let wanted = name.to_lowercase();
-    let mut scored: Vec<(usize, &str)> = names
+    let wanted: Vec<char> = name.to_lowercase().chars().take(128).collect();
+    let mut scored: Vec<(f64, &str)> = names
         .into_iter()
-        .map(|candidate| (distance(&wanted, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| {
-            let longer = wanted.chars().count().max(candidate.chars().count());
-            2 * distance <= longer + 1
+        .map(|candidate| {
+            let letters: Vec<char> = candidate.to_lowercase().chars().take(128).collect();
+            let common = 2.0 * common_letters(&wanted, &letters) as f64;
+            (common / (wanted.len() + letters.len()).max(1) as f64, candidate)
         })
+        .filter(|(share, _)| *share >= 0.6)
         .collect();
-    scored.sort();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     scored.into_iter().take(3).map(|(_, candidate)| candidate.to_owned()).collect()
 }
 
-/// Levenshtein distance on characters; names over 128 characters are compared by their first 128.
-fn distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.chars().take(128).collect();
-    let b: Vec<char> = b.chars().take(128).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+/// Length of a longest common subsequence.
+fn common_letters(a: &[char], b: &[char]) -> usize {
+    let mut row = vec![0; b.len() + 1];
+    for x in a {
+        let mut diagonal = 0;
         for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+            let above = row[j + 1];
+            row[j + 1] = if x == y { diagonal + 1 } else { above.max(row[j]) };
+            diagonal = above;
         }
     }
     row[b.len()]
@@ -335,16 +336,11 @@ mod tests {
 
     #[test]
     fn nearest_names_come_best_first_and_strangers_not_at_all() {
-        let names = ["part_eta", "part_delta_eta", "part_pt", "weight"];
-        assert_eq!(nearest("part_deta", names)[0], "part_eta");
+        let names = ["part_eta", "part_delta_eta", "part_dphi", "part_pt", "weight"];
+        assert_eq!(nearest("part_deta", names)[..2], ["part_eta", "part_delta_eta"]);
         assert!(nearest("zzzz", names).is_empty());
         assert_eq!(nearest("JET_PT", ["jet_pt"]), ["jet_pt"]);
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("same", "same"), 0);
+        assert_eq!(nearest("jte_pt", ["jet_pt", "jet_phi", "part_pt"])[0], "jet_pt");
+        assert!(nearest("", ["a"]).is_empty());
     }
 }
