@@ -88,7 +88,7 @@ impl LundCuts {
 
 /// A cut that cuts.
 fn active(cut: Option<f64>) -> Option<f64> {
-    cut.filter(|cut| !(*cut <= NO_CUT))
+    cut.filter(|cut| cut.is_nan() || *cut > NO_CUT)
 }
 
 /// The two forms of the azimuth psi of a splitting around its harder branch.

@@ -90,7 +90,7 @@ pub(crate) fn rapidity(pt2: f64, pz: f64, energy: f64) -> f64 {
     let beam = mt2 < SMALLEST_MT2_GEV2;
     let ratio = if beam | (reach2 < SMALLEST_MT2_GEV2) { 1.0 } else { reach2 / mt2 };
     let y = 0.5 * ln(ratio);
-    let y = if (ratio >= f64::MIN_POSITIVE) & (ratio < f64::INFINITY) { y } else { f64::NAN };
+    let y = if ratio.is_normal() { y } else { f64::NAN };
     let y = if beam { BEAM_RAPIDITY + pz.abs() } else { y };
     if pz < 0.0 { -y } else { y }
 }

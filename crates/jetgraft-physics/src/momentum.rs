@@ -163,8 +163,7 @@ impl FourMomentum {
     pub fn boost(&self, beta: [f64; 3]) -> Result<Self, PhysicsError> {
         let [bx, by, bz] = beta;
         let beta2 = bx * bx + by * by + bz * bz;
-        // Written so that NaN is refused as well.
-        if !(beta2 < 1.0) {
+        if beta2.is_nan() || beta2 >= 1.0 {
             return Err(PhysicsError::Superluminal { beta2 });
         }
         let gamma = 1.0 / (1.0 - beta2).sqrt();

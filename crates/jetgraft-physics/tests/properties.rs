@@ -1,4 +1,5 @@
 //! What must hold for any event: symmetries, sums, safety, and that all strategies are one.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::f64::consts::PI;
 

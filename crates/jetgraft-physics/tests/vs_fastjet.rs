@@ -2,6 +2,7 @@
 //!
 //! Tolerances: momenta 1e-10 of the jet's energy, tree values 1e-8; both only allow for another order of rounding.
 //! Event 0 holds exact ties, where more than one order of merging is right: its jets are compared, its tree is not.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may")]
 
 use std::io::Read;
 use std::path::Path;
@@ -10,6 +11,7 @@ use jetgraft_physics::FourMomentum;
 use jetgraft_physics::cluster::{Algorithm, ClusterSequence, Jet, JetDefinition, Strategy};
 use jetgraft_physics::groom::{SoftDrop, soft_drop};
 use jetgraft_physics::lund::{LundCuts, PsiForm, Side, lund_tree};
+use jetgraft_physics::substructure::{NSubjettiness, n_subjettiness_ratio};
 use serde_json::Value;
 
 fn events() -> Option<Vec<Value>> {
@@ -176,6 +178,30 @@ fn groomed_jets() {
                     near(splitting.delta, expected["split"]["delta"].as_f64().unwrap(), 1e-8, &what);
                 }
             }
+        }
+    }
+}
+
+/// FastJet contrib's Nsubjettiness on twelve real jets; the file's origin is `benches/fastjet/n_subjettiness.py`.
+#[test]
+fn n_subjettiness() {
+    let jets: Vec<Value> = serde_json::from_str(include_str!("expected/n_subjettiness.json")).unwrap();
+    assert_eq!(jets.len(), 12);
+    for (number, jet) in jets.iter().enumerate() {
+        let constituents = momenta(&jet["constituents"]);
+        for (name, beta) in [("beta_1", 1.0), ("beta_2", 2.0)] {
+            let settings = NSubjettiness { beta, r0: 1.0 };
+            let expected: Vec<f64> = serde_json::from_value(jet[name].clone()).unwrap();
+            let ours = settings.taus(&constituents, expected.len()).unwrap();
+            for (n, (ours, theirs)) in ours.iter().zip(&expected).enumerate() {
+                assert!(
+                    (ours - theirs).abs() <= 1e-10 * theirs,
+                    "jet {number}, tau_{}: {ours}, {theirs}",
+                    n + 1
+                );
+            }
+            let ratio = n_subjettiness_ratio(&constituents, 2, &settings).unwrap().unwrap();
+            assert!((ratio - expected[1] / expected[0]).abs() < 1e-9);
         }
     }
 }

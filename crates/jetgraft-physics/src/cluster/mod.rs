@@ -248,10 +248,10 @@ mod tests {
                     .map(|i| {
                         let pt = -10.0 * (1.0 - random.random::<f64>()).ln();
                         let (mut y, mut phi) =
-                            (random.random_range(-3.0..3.0), random.random_range(0.0..6.28));
+                            (random.random_range(-3.0..3.0), random.random_range(0.0..6.2));
                         if i % 3 == 0 {
                             // A third on a lattice, so that there are exact ties.
-                            (y, phi) = ((4.0 * y as f64).round() / 4.0, (4.0 * phi as f64).round() / 4.0);
+                            (y, phi) = ((4.0_f64 * y).round() / 4.0, (4.0_f64 * phi).round() / 4.0);
                         }
                         FourMomentum::from_pt_rapidity_phi_mass(pt, y, phi, 0.1)
                     })

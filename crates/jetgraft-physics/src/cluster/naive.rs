@@ -37,7 +37,7 @@ pub(super) fn run(nodes: &mut Nodes, definition: &JetDefinition) {
         alive.retain(|&k| k != i && Some(k) != partner);
         match partner {
             Some(j) => alive.push(nodes.merge(i, j, d, definition)),
-            None => nodes.to_beam(i, d),
+            None => nodes.retire(i, d),
         }
     }
 }

@@ -153,7 +153,7 @@ impl Nodes {
 
     /// Makes a node a jet at distance `d` from the beam.
     #[inline]
-    pub fn to_beam(&mut self, node: u32, d: f64) {
+    pub fn retire(&mut self, node: u32, d: f64) {
         self.steps.push(Step::Beam { node, d });
     }
 

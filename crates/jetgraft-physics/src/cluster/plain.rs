@@ -143,7 +143,7 @@ fn body<V: Vector, const CAMBRIDGE: bool>(nodes: &mut Nodes, definition: &JetDef
         let (a, b) = pair_at::<V, CAMBRIDGE>(blocks, d);
         let slot = slot_of[a as usize] as usize;
         if b == BEAM_NODE {
-            nodes.to_beam(a, if CAMBRIDGE { 1.0 } else { d });
+            nodes.retire(a, if CAMBRIDGE { 1.0 } else { d });
             // Nobody has a jet as its neighbour: nothing lies within R of it.
             remove::<V, CAMBRIDGE>(blocks, slot_of, slot, last);
             continue;
@@ -201,8 +201,9 @@ fn body<V: Vector, const CAMBRIDGE: bool>(nodes: &mut Nodes, definition: &JetDef
             rest.smallest(),
             assign::<V, CAMBRIDGE>(block, slot % LANES, near, neighbour, radius2, per_radius2, nodes),
         );
-        for group in 0..blocks.len().div_ceil(GROUP) {
-            let mut word = again[group];
+        let groups = blocks.len().div_ceil(GROUP);
+        for (group, &word) in again.iter().enumerate().take(groups) {
+            let mut word = word;
             while word != 0 {
                 let slot = group * GROUP * LANES + word.trailing_zeros() as usize;
                 let d = search::<V, CAMBRIDGE>(blocks, slot, limit, radius2, per_radius2, nodes);

@@ -146,7 +146,7 @@ fn body<V: Vector>(nodes: &mut Nodes, definition: &JetDefinition, memory: &mut T
         let (a, b) = memory.pair_at::<V>(d);
         let tile_a = memory.take_out::<V>(a);
         if b == BEAM_NODE {
-            nodes.to_beam(a, d);
+            nodes.retire(a, d);
             continue;
         }
         let tile_b = memory.take_out::<V>(b);
