@@ -178,9 +178,7 @@ impl JetColumns {
                 match error {
                     DataError::NoColumn { path, name, found, .. } => DataError::NoColumn {
                         path,
-                        needed_for: format!(
-                            "event ids; `event_id = \"{ROW_AS_EVENT_ID}\"` takes row numbers"
-                        ),
+                        needed_for: "event ids; `event_id = \"@row\"` takes row numbers",
                         nearest: nearest(&name, found.iter().map(String::as_str)),
                         name,
                         found,
@@ -220,7 +218,7 @@ fn expect<'a>(
     path: &Path,
     columns: &'a [ColumnSpec],
     name: &str,
-    needed_for: &str,
+    needed_for: &'static str,
     kind: Kind,
 ) -> Result<&'a ColumnSpec, DataError> {
     let column = find(path, columns, name, needed_for)?;
@@ -235,11 +233,11 @@ fn expect<'a>(
     }
 }
 
-fn wrong_type(path: &Path, column: &ColumnSpec, needed_for: &str, expected: &str) -> DataError {
+fn wrong_type(path: &Path, column: &ColumnSpec, needed_for: &'static str, expected: &str) -> DataError {
     DataError::ColumnType {
         path: path.to_owned(),
         name: column.name.clone(),
-        needed_for: needed_for.to_owned(),
+        needed_for,
         found: column.type_name(),
         expected: expected.to_owned(),
     }

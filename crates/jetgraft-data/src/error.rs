@@ -66,7 +66,7 @@ pub enum DataError {
         /// The name asked for.
         name: String,
         /// What it was wanted for.
-        needed_for: String,
+        needed_for: &'static str,
         /// The names in the file.
         found: Vec<String>,
         /// The names in the file closest to it, best first.
@@ -81,7 +81,7 @@ pub enum DataError {
         /// The column.
         name: String,
         /// What it was wanted for.
-        needed_for: String,
+        needed_for: &'static str,
         /// What it is.
         found: String,
         /// What it must be.

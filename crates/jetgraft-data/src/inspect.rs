@@ -57,7 +57,7 @@ pub struct ColumnReport {
     pub max: Option<f64>,
     /// Nulls, as a share of values (flat) or rows (list).
     pub null_share: f64,
-    /// NaNs, as a share of values.
+    /// NaNs, as a share of values; nulls inside a list count here, since they are read as NaN.
     pub nan_share: f64,
     /// Infinities, as a share of values.
     pub infinite_share: f64,
@@ -308,11 +308,8 @@ fn report(column: &ColumnSpec, sums: Sums, storage: Option<ColumnStorage>) -> Co
         min: some.then_some(sums.min),
         mean: some.then(|| sums.sum / sums.finite as f64),
         max: some.then_some(sums.max),
-        null_share: match column.kind {
-            Kind::Flat => share(sums.null_rows, sums.rows),
-            Kind::List => share(sums.null_rows, sums.rows),
-        },
-        nan_share: share(sums.nans, sums.values),
+        null_share: share(sums.null_rows, sums.rows),
+        nan_share: share(sums.nans + if column.kind == Kind::List { sums.nulls } else { 0 }, sums.values),
         infinite_share: share(sums.infinities, sums.values),
         lengths: (column.kind == Kind::List && sums.rows > sums.null_rows).then(|| Lengths {
             min: sums.shortest,
@@ -564,6 +561,18 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
+/// A number in about six characters.
+fn short(value: f64) -> String {
+    let size = value.abs();
+    if value == value.trunc() && size < 1e7 {
+        format!("{value:.0}")
+    } else if (1e-3..1e7).contains(&size) {
+        format!("{value:.*}", (3 - size.log10().floor() as i32).clamp(0, 5) as usize)
+    } else {
+        format!("{value:.3e}")
+    }
+}
+
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -582,7 +591,7 @@ impl fmt::Display for Inspection {
         let head = ["column", "type", "unit", "min", "mean", "max", "lengths", "missing", "stored"];
         let mut rows = vec![head.map(str::to_owned)];
         for column in &self.columns {
-            let number = |value: Option<f64>| value.map(|v| format!("{v:.4}")).unwrap_or_default();
+            let number = |value: Option<f64>| value.map(short).unwrap_or_default();
             let spec = ColumnSpec::new(&column.name, column.kind, column.dtype.clone());
             let unit = column.unit.clone().unwrap_or_default();
             let missing = column.null_share + column.nan_share + column.infinite_share;

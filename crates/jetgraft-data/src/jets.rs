@@ -21,6 +21,9 @@ use crate::table::{ColumnSpec, TableReader};
 /// Label of a jet in a query without classes, or of one that no class claims where such jets are kept.
 pub const NO_LABEL: u32 = u32::MAX;
 
+/// Note of the ledger for LundNet lines whose element 0 is a four-momentum but not the jet's.
+const NOT_THE_SUM: &str = "element 0 differs from the sum of the rest";
+
 /// A class of jets; its label is its place in the query's list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -378,13 +381,20 @@ fn load(query: &JetQuery, events: bool) -> Result<(Vec<Jets>, Ledger, Manifest),
         pieces.push(piece);
     }
     for (plan, read) in plans.iter().zip(&rows) {
-        if let Some(promised) = plan.reader.rows() {
-            if promised != *read {
-                return Err(DataError::Ledger { read: promised, used: *read, dropped: 0 });
-            }
+        if let Some(promised) = plan.reader.rows()
+            && promised != *read
+        {
+            return Err(DataError::Ledger { read: promised, used: *read, dropped: 0 });
         }
     }
     ledger.check()?;
+    tracing::info!(files = plans.len(), "{ledger}");
+    if let Some(count) = ledger.notes.get(NOT_THE_SUM) {
+        tracing::warn!(
+            count,
+            "{NOT_THE_SUM}: it may be a constituent that is thrown away (see `first_element`)"
+        );
+    }
     let files = plans
         .iter()
         .zip(rows)
@@ -473,7 +483,7 @@ impl BatchReader<'_> {
         self.batch.column_by_name(name).ok_or_else(|| DataError::NoColumn {
             path: self.plan.reader.path().to_owned(),
             name: name.to_owned(),
-            needed_for: "reading".into(),
+            needed_for: "reading",
             found: self.batch.schema().fields().iter().map(|field| field.name().clone()).collect(),
             nearest: vec![],
         })
@@ -483,7 +493,7 @@ impl BatchReader<'_> {
         DataError::ColumnType {
             path: self.plan.reader.path().to_owned(),
             name: name.to_owned(),
-            needed_for: "reading".into(),
+            needed_for: "reading",
             found: "of another type".into(),
             expected: expected.into(),
         }
@@ -693,8 +703,8 @@ impl BatchReader<'_> {
         let unit = self.query.columns.unit.in_gev();
         let [_, jet_eta, jet_phi, _] = axis.unwrap_or_default();
         let mut padding = 0;
-        for i in 0..length {
-            let [a, b, c, d] = [parts[0][i], parts[1][i], parts[2][i], parts[3][i]];
+        let [first, second, third, fourth] = parts;
+        for (((&a, &b), &c), &d) in first.iter().zip(second).zip(third).zip(fourth) {
             let momentum = match self.plan.resolved.form {
                 ConstituentForm::Relative if a == 0.0 && d == 0.0 => FourMomentum::default(),
                 ConstituentForm::Relative => {
@@ -727,7 +737,7 @@ impl BatchReader<'_> {
         let unknown = answers.null_count() as u64;
         ledger.note("element 0 is the sum of the rest", yes);
         ledger.note("element 0 is no four-momentum", unknown);
-        ledger.note("element 0 differs from the sum of the rest", answers.len() as u64 - yes - unknown);
+        ledger.note(NOT_THE_SUM, answers.len() as u64 - yes - unknown);
         Ok(())
     }
 }

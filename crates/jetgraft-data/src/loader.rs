@@ -126,13 +126,12 @@ impl Loader {
 
     fn join(&mut self) {
         self.batches = None;
-        if let Some(worker) = self.worker.take() {
-            if let Err(panic) = worker.join() {
-                // A fault of the packing is the caller's to see; in a drop during a panic it would abort.
-                if !std::thread::panicking() {
-                    std::panic::resume_unwind(panic);
-                }
-            }
+        if let Some(worker) = self.worker.take()
+            && let Err(panic) = worker.join()
+            && !std::thread::panicking()
+        {
+            // A fault of the packing is the caller's to see; raised again during a panic it would abort.
+            std::panic::resume_unwind(panic);
         }
     }
 }

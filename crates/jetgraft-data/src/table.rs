@@ -241,13 +241,13 @@ pub fn find<'a>(
     path: &Path,
     columns: &'a [ColumnSpec],
     name: &str,
-    needed_for: &str,
+    needed_for: &'static str,
 ) -> Result<&'a ColumnSpec, DataError> {
     let Some(column) = columns.iter().find(|column| column.name == name) else {
         return Err(DataError::NoColumn {
             path: path.to_owned(),
             name: name.to_owned(),
-            needed_for: needed_for.to_owned(),
+            needed_for,
             found: columns.iter().map(|column| column.name.clone()).collect(),
             nearest: nearest(name, columns.iter().map(|column| column.name.as_str())),
         });
@@ -256,7 +256,7 @@ pub fn find<'a>(
         return Err(DataError::ColumnType {
             path: path.to_owned(),
             name: name.to_owned(),
-            needed_for: needed_for.to_owned(),
+            needed_for,
             found: column.type_name(),
             expected: "numbers or lists of numbers".to_owned(),
         });

@@ -123,7 +123,7 @@ fn check_array(path: &Path, array: &ArrayRef, column: &ColumnSpec) -> Result<(),
     Err(DataError::ColumnType {
         path: path.to_owned(),
         name: column.name.clone(),
-        needed_for: "writing".into(),
+        needed_for: "writing",
         found: array.data_type().to_string(),
         expected: wanted.data_type().to_string(),
     })
@@ -437,7 +437,7 @@ pub fn read_scores(path: &Path) -> Result<Scores, DataError> {
         return Err(DataError::NoColumn {
             path: path.to_owned(),
             name: "logit_<class>".into(),
-            needed_for: "scores".into(),
+            needed_for: "scores",
             nearest: crate::error::nearest("logit_", names.iter().map(String::as_str)),
             found: names,
         });
@@ -455,7 +455,7 @@ pub fn read_scores(path: &Path) -> Result<Scores, DataError> {
             let broken = |name: &str, found: String, expected: &str| DataError::ColumnType {
                 path: path.to_owned(),
                 name: name.to_owned(),
-                needed_for: "scores".into(),
+                needed_for: "scores",
                 found,
                 expected: expected.into(),
             };

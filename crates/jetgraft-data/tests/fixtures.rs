@@ -1,5 +1,7 @@
 //! Small files made by other programs (`fixtures/make.py`): what they say and what we read must be the same.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail by panicking and log to stderr")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! From file to packed batches and back to files: nothing depends on threads, nothing is lost on the way.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail by panicking and log to stderr")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! The jets in the repository are those that their README describes.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail by panicking and log to stderr")]
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 

@@ -228,7 +228,9 @@ impl TableReader for ParquetTable {
         for row_group in self.metadata.metadata().row_groups() {
             for (leaf, chunk) in row_group.columns().iter().enumerate() {
                 if descriptor.get_column_root_idx(leaf) == root {
-                    storage.compression = chunk.compression().to_string();
+                    // Without the level, which the file does not know and the name invents.
+                    let name = chunk.compression().to_string();
+                    storage.compression = name.split('(').next().unwrap_or_default().to_owned();
                     storage.compressed_bytes += u64::try_from(chunk.compressed_size()).unwrap_or(0);
                     storage.uncompressed_bytes += u64::try_from(chunk.uncompressed_size()).unwrap_or(0);
                 }

@@ -15,6 +15,15 @@ pub(super) enum Fault {
     Malformed(&'static str),
 }
 
+impl Fault {
+    pub(super) fn what(&self) -> &'static str {
+        match self {
+            Self::End => "a structure runs past its end",
+            Self::Malformed(what) => what,
+        }
+    }
+}
+
 /// Deeper nesting than any sound structure has.
 const MAX_DEPTH: u32 = 24;
 
