@@ -46,6 +46,12 @@ pub(crate) trait Vector: Copy {
     fn choose(mask: Self::Mask, yes: Self, no: Self) -> Self;
     /// The same but for one lane, which is below [`LANES`].
     fn with_lane(self, lane: usize, value: f64) -> Self;
+    /// Writes one lane in memory by way of a vector: a vector read that follows then need not wait for a narrower write to
+    /// leave the store buffer.
+    #[inline(always)]
+    fn put(to: &mut Lanes, lane: usize, value: f64) {
+        Self::load(to).with_lane(lane, value).store(to);
+    }
     /// The mask as bits, lane 0 lowest.
     fn bits(mask: Self::Mask) -> u32;
     /// The smallest lane.
@@ -64,7 +70,8 @@ impl Portable {
 }
 
 impl Vector for Portable {
-    type Mask = [bool; LANES];
+    /// All bits of a lane, or none: a choice is then plain logic, which every target has for whole vectors.
+    type Mask = [u64; LANES];
     #[inline(always)]
     fn splat(value: f64) -> Self {
         Self([value; LANES])
@@ -99,11 +106,11 @@ impl Vector for Portable {
     }
     #[inline(always)]
     fn less(self, than: Self) -> Self::Mask {
-        self.zip(than, |a, b| a < b)
+        self.zip(than, |a, b| u64::from(a < b).wrapping_neg())
     }
     #[inline(always)]
     fn equal(self, to: Self) -> Self::Mask {
-        self.zip(to, |a, b| a == b)
+        self.zip(to, |a, b| u64::from(a == b).wrapping_neg())
     }
     #[inline(always)]
     fn both(a: Self::Mask, b: Self::Mask) -> Self::Mask {
@@ -115,7 +122,9 @@ impl Vector for Portable {
     }
     #[inline(always)]
     fn choose(mask: Self::Mask, yes: Self, no: Self) -> Self {
-        Self(std::array::from_fn(|l| if mask[l] { yes.0[l] } else { no.0[l] }))
+        Self(std::array::from_fn(|l| {
+            f64::from_bits((yes.0[l].to_bits() & mask[l]) | (no.0[l].to_bits() & !mask[l]))
+        }))
     }
     #[inline(always)]
     fn with_lane(mut self, lane: usize, value: f64) -> Self {
@@ -124,7 +133,8 @@ impl Vector for Portable {
     }
     #[inline(always)]
     fn bits(mask: Self::Mask) -> u32 {
-        mask.iter().enumerate().fold(0, |bits, (l, &set)| bits | (u32::from(set) << l))
+        let weighed: [u64; LANES] = std::array::from_fn(|l| mask[l] & (1 << l));
+        weighed.iter().fold(0, |bits, lane| bits | lane) as u32
     }
     #[inline(always)]
     fn smallest(self) -> f64 {
@@ -294,6 +304,18 @@ mod x86 {
         fn with_lane(self, lane: usize, value: f64) -> Self {
             let number = Self::load(&Lanes([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]));
             Self::choose(number.equal(Self::splat(lane as f64)), Self::splat(value), self)
+        }
+        #[inline(always)]
+        fn put(to: &mut Lanes, lane: usize, value: f64) {
+            const NUMBER: Lanes = Lanes([0.0, 1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0]);
+            let lane = lane % LANES;
+            // SAFETY: as below; `half` is 0 or 4, so that four lanes follow.
+            unsafe {
+                let half = to.0.as_mut_ptr().add(lane & 4);
+                let here = _mm256_set1_pd((lane & 3) as f64);
+                let mask = _mm256_cmp_pd::<_CMP_EQ_OQ>(_mm256_load_pd(NUMBER.0.as_ptr()), here);
+                _mm256_store_pd(half, _mm256_blendv_pd(_mm256_load_pd(half), _mm256_set1_pd(value), mask));
+            }
         }
         #[inline(always)]
         fn bits(mask: Self::Mask) -> u32 {

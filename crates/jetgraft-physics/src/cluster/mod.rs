@@ -220,11 +220,11 @@ impl JetDefinition {
         Ok(())
     }
 
-    /// What `Auto` means for so many particles. Crossing points measured, see `benches/fastjet/README.md`.
+    /// What `Auto` means for so many particles. The crossing points are measured, see `benches/fastjet/README.md`.
     pub(crate) fn strategy_for(&self, particles: usize) -> Strategy {
         match self.strategy {
             Strategy::Auto if self.radius > 1.5 => Strategy::Plain,
-            Strategy::Auto if particles < 250 => Strategy::Plain,
+            Strategy::Auto if particles < 375 => Strategy::Plain,
             Strategy::Auto => Strategy::Tiled,
             chosen => chosen,
         }

@@ -54,13 +54,6 @@ impl Block {
     };
 }
 
-/// Writes one lane by way of the whole vector: a vector read that follows then need not wait for a narrower write to
-/// leave the store buffer, which stood for a third of the time.
-#[inline(always)]
-pub(super) fn put<V: Vector>(lanes: &mut Lanes, lane: usize, value: f64) {
-    V::load(lanes).with_lane(lane, value).store(lanes);
-}
-
 /// Memory that is kept from one clustering to the next.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plain {
@@ -191,11 +184,11 @@ fn body<V: Vector, const CAMBRIDGE: bool>(nodes: &mut Nodes, definition: &JetDef
         let neighbour = if near <= limit { found_at::<V>(blocks, near) } else { BEAM };
         // The new node takes the slot of one parent; the other's stays empty until the last moves there.
         let block = &mut blocks[slot / LANES];
-        put::<V>(&mut block.y, slot % LANES, point.rapidity);
-        put::<V>(&mut block.phi, slot % LANES, point.phi);
-        put::<V>(&mut block.id, slot % LANES, id);
+        V::put(&mut block.y, slot % LANES, point.rapidity);
+        V::put(&mut block.phi, slot % LANES, point.phi);
+        V::put(&mut block.id, slot % LANES, id);
         if !CAMBRIDGE {
-            put::<V>(&mut block.weight, slot % LANES, point.weight);
+            V::put(&mut block.weight, slot % LANES, point.weight);
         }
         let mut least_d = least(
             rest.smallest(),
@@ -255,8 +248,8 @@ fn assign<V: Vector, const CAMBRIDGE: bool>(
 ) -> f64 {
     let alone = neighbour == BEAM;
     let near = if alone { radius2 } else { near };
-    put::<V>(&mut block.near, lane, near);
-    put::<V>(&mut block.who, lane, neighbour);
+    V::put(&mut block.near, lane, near);
+    V::put(&mut block.who, lane, neighbour);
     if CAMBRIDGE {
         return near;
     }
@@ -266,7 +259,7 @@ fn assign<V: Vector, const CAMBRIDGE: bool>(
     } else {
         least(weight, nodes.points[neighbour as usize].weight) * (near * per_radius2)
     };
-    put::<V>(&mut block.d, lane, d);
+    V::put(&mut block.d, lane, d);
     d
 }
 
@@ -316,11 +309,11 @@ fn pair_at<V: Vector, const CAMBRIDGE: bool>(blocks: &[Block], d: f64) -> (u32, 
 /// Takes a slot out of everybody's sight: far away, never smallest, nobody's child.
 #[inline(always)]
 fn hide<V: Vector, const CAMBRIDGE: bool>(block: &mut Block, lane: usize) {
-    put::<V>(&mut block.y, lane, NOWHERE);
-    put::<V>(&mut block.near, lane, f64::INFINITY);
-    put::<V>(&mut block.who, lane, BEAM);
+    V::put(&mut block.y, lane, NOWHERE);
+    V::put(&mut block.near, lane, f64::INFINITY);
+    V::put(&mut block.who, lane, BEAM);
     if !CAMBRIDGE {
-        put::<V>(&mut block.d, lane, f64::INFINITY);
+        V::put(&mut block.d, lane, f64::INFINITY);
     }
 }
 
@@ -339,14 +332,14 @@ fn remove<V: Vector, const CAMBRIDGE: bool>(
         let moved = [from.y.0[lane], from.phi.0[lane], from.id.0[lane], from.near.0[lane], from.who.0[lane]];
         let to = &mut blocks[slot / LANES];
         let lane = slot % LANES;
-        put::<V>(&mut to.y, lane, moved[0]);
-        put::<V>(&mut to.phi, lane, moved[1]);
-        put::<V>(&mut to.id, lane, moved[2]);
-        put::<V>(&mut to.near, lane, moved[3]);
-        put::<V>(&mut to.who, lane, moved[4]);
+        V::put(&mut to.y, lane, moved[0]);
+        V::put(&mut to.phi, lane, moved[1]);
+        V::put(&mut to.id, lane, moved[2]);
+        V::put(&mut to.near, lane, moved[3]);
+        V::put(&mut to.who, lane, moved[4]);
         if !CAMBRIDGE {
-            put::<V>(&mut to.d, lane, weighted[0]);
-            put::<V>(&mut to.weight, lane, weighted[1]);
+            V::put(&mut to.d, lane, weighted[0]);
+            V::put(&mut to.weight, lane, weighted[1]);
         }
         slot_of[moved[2] as usize] = slot as u32;
     }

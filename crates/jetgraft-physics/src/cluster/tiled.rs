@@ -6,7 +6,7 @@
 //! neighbours whose border is further than what it has found.
 
 use super::nodes::delta2_of_eight;
-use super::plain::{BEAM, BEAM_NODE, Block, NOWHERE, put};
+use super::plain::{BEAM, BEAM_NODE, Block, NOWHERE};
 use super::{JetDefinition, Nodes, Point};
 use crate::simd::{LANES, Lanes, Level, Vector, compiled_per_level, least};
 
@@ -257,7 +257,7 @@ impl Tiled {
     #[inline(always)]
     fn refresh<V: Vector>(&mut self, block: usize) {
         let smallest = V::load(&self.blocks[block].d).smallest();
-        put::<V>(&mut self.block_min[block / LANES], block % LANES, smallest);
+        V::put(&mut self.block_min[block / LANES], block % LANES, smallest);
         let group = block / GROUP;
         self.stale[group / 64] |= 1 << (group % 64);
     }
@@ -273,7 +273,7 @@ impl Tiled {
                 for lanes in &self.block_min[group * LANES..(group + 1) * LANES] {
                     best = best.min(V::load(lanes));
                 }
-                put::<V>(&mut self.group_min[group / LANES], group % LANES, best.smallest());
+                V::put(&mut self.group_min[group / LANES], group % LANES, best.smallest());
             }
         }
         let mut best = V::splat(f64::INFINITY);
@@ -322,23 +322,23 @@ impl Tiled {
             let moved = [from.y.0[lane], from.phi.0[lane], from.id.0[lane], from.near.0[lane]];
             let others = [from.who.0[lane], from.d.0[lane], from.weight.0[lane]];
             let (to, lane) = (&mut self.blocks[slot / LANES], slot % LANES);
-            put::<V>(&mut to.y, lane, moved[0]);
-            put::<V>(&mut to.phi, lane, moved[1]);
-            put::<V>(&mut to.id, lane, moved[2]);
-            put::<V>(&mut to.near, lane, moved[3]);
-            put::<V>(&mut to.who, lane, others[0]);
-            put::<V>(&mut to.d, lane, others[1]);
-            put::<V>(&mut to.weight, lane, others[2]);
+            V::put(&mut to.y, lane, moved[0]);
+            V::put(&mut to.phi, lane, moved[1]);
+            V::put(&mut to.id, lane, moved[2]);
+            V::put(&mut to.near, lane, moved[3]);
+            V::put(&mut to.who, lane, others[0]);
+            V::put(&mut to.d, lane, others[1]);
+            V::put(&mut to.weight, lane, others[2]);
             self.slot_of[moved[2] as usize] = slot as u32;
             if slot / LANES != last / LANES {
                 self.refresh::<V>(slot / LANES);
             }
         }
         let (block, lane) = (&mut self.blocks[last / LANES], last % LANES);
-        put::<V>(&mut block.y, lane, NOWHERE);
-        put::<V>(&mut block.near, lane, f64::INFINITY);
-        put::<V>(&mut block.who, lane, BEAM);
-        put::<V>(&mut block.d, lane, f64::INFINITY);
+        V::put(&mut block.y, lane, NOWHERE);
+        V::put(&mut block.near, lane, f64::INFINITY);
+        V::put(&mut block.who, lane, BEAM);
+        V::put(&mut block.d, lane, f64::INFINITY);
         self.refresh::<V>(last / LANES);
         number
     }
@@ -417,10 +417,10 @@ impl Tiled {
         tile.used += 1;
         self.slot_of[node as usize] = slot as u32;
         let (block, lane) = (&mut self.blocks[slot / LANES], slot % LANES);
-        put::<V>(&mut block.y, lane, point.rapidity);
-        put::<V>(&mut block.phi, lane, point.phi);
-        put::<V>(&mut block.id, lane, f64::from(node));
-        put::<V>(&mut block.weight, lane, point.weight);
+        V::put(&mut block.y, lane, point.rapidity);
+        V::put(&mut block.phi, lane, point.phi);
+        V::put(&mut block.id, lane, f64::from(node));
+        V::put(&mut block.weight, lane, point.weight);
     }
 
     /// Moves a full tile to the end of all blocks, with twice the room.
@@ -500,9 +500,9 @@ impl Tiled {
             least(weight, nodes.points[neighbour as usize].weight) * (near * per_radius2)
         };
         let (block, lane) = (&mut self.blocks[slot / LANES], slot % LANES);
-        put::<V>(&mut block.near, lane, near);
-        put::<V>(&mut block.who, lane, neighbour);
-        put::<V>(&mut block.d, lane, d);
+        V::put(&mut block.near, lane, near);
+        V::put(&mut block.who, lane, neighbour);
+        V::put(&mut block.d, lane, d);
         self.refresh::<V>(slot / LANES);
     }
 }
