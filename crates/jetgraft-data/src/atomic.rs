@@ -85,7 +85,7 @@ where
     Ok(value)
 }
 
-/// [`write`] for content that is already in memory.
+/// [`write()`] for content that is already in memory.
 ///
 /// # Errors
 /// [`DataError::Io`].

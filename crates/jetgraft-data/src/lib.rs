@@ -2,7 +2,7 @@
 //!
 //! * [`formats`]: one file or folder per format behind one [`table`] contract; [`open`] recognises a file by its content
 //! * [`columns`], [`select`], [`jets`]: which columns, which rows, which class; [`load_jets`] reads them on threads
-//! * [`lund_graphs`]: jets to graphs of declusterings, and packed ragged batches
+//! * [`mod@lund_graphs`]: jets to graphs of declusterings, and packed ragged batches
 //! * [`split`], [`subset`], [`loader`], [`standardise`]: who trains on what, in which order, on which scale
 //! * [`ledger`], [`manifest`]: read = used + dropped by reason; which files, with digests
 //! * [`mod@inspect`]: what a file holds, and a recipe for it

@@ -1,6 +1,6 @@
 //! Apache Parquet: flat columns and lists of numbers, read by row groups.
 //!
-//! Decoding is the `parquet` crate's. Around it: the structure is checked before it is trusted ([`check`]), reads
+//! Decoding is the `parquet` crate's. Around it: the structure is checked before it is trusted (`check.rs`), reads
 //! carry their own position, and a panic of the decoder becomes an error that names the row group and column.
 //!
 //! Limits: a page may grow to 64 MiB or 64 times its stored size when decompressed, and hold 4 Mi values or eight a byte;
