@@ -298,22 +298,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn a_tile_that_fills_up_moves() {
-        // Pairs across many tiles are pulled into the tile of one hard particle.
-        let hard = FourMomentum::from_pt_rapidity_phi_mass(1e3, 0.0, 3.0, 0.0);
-        let mut event = vec![hard];
-        for i in 0..400 {
-            let (y, phi) = (0.01 * f64::from(i % 20) - 0.1, 2.9 + 0.01 * f64::from(i / 20));
-            event.push(FourMomentum::from_pt_rapidity_phi_mass(1.0 + 1e-3 * f64::from(i), y, phi, 0.0));
-        }
-        for algorithm in [Algorithm::AntiKt, Algorithm::Kt, Algorithm::CambridgeAachen] {
-            let definition = JetDefinition::new(algorithm, 0.02).expect("in range");
-            let run = |strategy| {
-                ClusterSequence::new(&event, &definition.with_strategy(strategy)).expect("good input")
-            };
-            assert_eq!(run(Strategy::Naive).history(), run(Strategy::Tiled).history());
-        }
-    }
 }

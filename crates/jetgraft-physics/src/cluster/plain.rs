@@ -1,9 +1,9 @@
 //! Nearest neighbours among all, in vectors of eight: for jets and small events.
 //!
-//! Alive nodes lie in slots, eight to a block, without gaps: what is removed is replaced by the last. Every slot knows
-//! its nearest neighbour, its distance d, and a key that orders equal distances. A step finds the smallest d, merges,
-//! and in one pass over the blocks offers the new node to all others as a neighbour while it finds its own. Slots whose
-//! neighbour vanished search anew.
+//! Alive nodes lie in slots, eight to a block, without gaps: what is removed is replaced by the last. Every slot knows its
+//! nearest neighbour and its distance d. A step merges the pair of smallest d, and in one pass over the blocks offers the new
+//! node to all others as a neighbour, finds the new node's own, and the smallest d of the rest. Slots whose neighbour
+//! vanished search anew; there is about one a step.
 
 use super::nodes::delta2_of_eight;
 use super::{Algorithm, JetDefinition, Nodes};

@@ -549,3 +549,45 @@ impl<V: Vector> Nearest<V> {
         (delta2, who.smallest())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FourMomentum;
+    use crate::cluster::Algorithm;
+    use crate::simd::Portable;
+
+    /// A tile hardly ever fills up: two momenta must merge into a tile that neither was in. So all are moved by hand.
+    #[test]
+    fn tiles_that_move_lose_nothing() {
+        let particles: Vec<_> = (0..150)
+            .map(|i| {
+                let x = f64::from(i);
+                let (y, phi) = (3.0 * (1.7 * x).sin(), 3.0 + 3.0 * (2.9 * x).cos());
+                FourMomentum::from_pt_rapidity_phi_mass(1.0 + x, y, phi, 0.1)
+            })
+            .collect();
+        let definition = JetDefinition::new(Algorithm::Kt, 0.6).expect("in range");
+        let (mut nodes, mut memory) = (Nodes::default(), Tiled::default());
+        nodes.start(&particles, &definition, Level::Portable);
+        memory.fill(&nodes, 0.6);
+        let (radius2, limit) = (0.36, 0.36_f64.next_down());
+        for node in 0..150 {
+            memory.search::<Portable>(node, &nodes, limit, radius2, 1.0 / radius2);
+        }
+        let smallest = memory.smallest::<Portable>();
+        let pair = memory.pair_at::<Portable>(smallest);
+        for tile in 0..memory.tiles.len() as u32 {
+            memory.enlarge::<Portable>(tile);
+        }
+        assert_eq!(memory.smallest::<Portable>(), smallest);
+        assert_eq!(memory.pair_at::<Portable>(smallest), pair);
+        for node in 0..150_u32 {
+            let slot = memory.slot_of[node as usize] as usize;
+            assert_eq!(memory.blocks[slot / LANES].id.0[slot % LANES], f64::from(node));
+            let tile = memory.tile_at(&nodes.points[node as usize]);
+            assert_eq!(memory.tile_of[slot / LANES], tile);
+            assert!(memory.tiles[tile as usize].blocks().contains(&(slot / LANES)));
+        }
+    }
+}
