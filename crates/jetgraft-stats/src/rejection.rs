@@ -4,13 +4,24 @@
 //! down, with eps_S >= target: no interpolation, so an integer number of background events stands behind every
 //! number and is shown with it. (LundNet's evaluation takes the ROC point after the nearest one instead; both agree
 //! for many events.) No accepted background gives a lower limit, never infinity.
+//!
+//! Two samples are finite, and both count: the background, of which k of n events pass, and the signal, which sets the
+//! threshold. The first gives an exact binomial interval of eps_B; the second an interval of the threshold between
+//! two signal events, with eps_B read off at both. The two are added in quadrature on the scale of ln eps_B, each side
+//! by itself. Without the second, 3000 background and 300 signal events at a rejection of 5 give a "95 %" interval
+//! that holds the truth in 48 % of cases.
+//!
+//! Source for the interval of a quantile between order statistics: H. David, H. Nagaraja, Order Statistics (2003),
+//! section 7.1.
 
 use crate::bootstrap::{Bootstrap, sorted_quantile};
 use crate::error::{Result, StatsError, at_least, good_level};
 use crate::interval::{Interval, format_level, format_point, format_significant};
 use crate::proportion::{clopper_pearson, clopper_pearson_upper};
 use crate::roc::Roc;
-use crate::seeds::{SeedsAndEvents, combine, mean_and_variance, pure_event_share, share_interval};
+use crate::seeds::{
+    SeedsAndEvents, column_means, combine, mean_and_variance, pure_event_share, share_interval,
+};
 use crate::special::two_sided_t;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -67,6 +78,15 @@ impl RejectionEstimate {
     }
 }
 
+/// Interval of ln eps_B about zero from the two ends of the threshold, given the mean background counts there and at
+/// the threshold itself. `share` is the share of that change that is left when the networks do not move together.
+/// No background counts half an event (half the mean where that is below one), since its logarithm must exist.
+fn threshold_interval(fewest: f64, here: f64, most: f64, share: f64, level: f64, n: u64) -> Interval {
+    let fewest = fewest.max(0.5 * here.min(1.0));
+    let (low, high) = (share * (fewest / here).ln(), share * (most / here).ln());
+    Interval::new(0.0, low.min(0.0), high.max(0.0), level, n, "order statistics of the threshold")
+}
+
 /// One-sided lower limit of the rejection when none of `total` background events passed, and how it was found.
 fn lower_limit(total: u64, level: f64) -> Result<(f64, String)> {
     Ok((1.0 / clopper_pearson_upper(0, total, level)?, "one-sided Clopper-Pearson over events".into()))
@@ -91,7 +111,7 @@ pub struct Rejection {
     pub background_count: u64,
     /// Background events.
     pub background_total: u64,
-    /// 1 / eps_B; interval from the background count at this threshold.
+    /// 1 / eps_B; interval from the background count and the signal sample that set the threshold.
     pub estimate: RejectionEstimate,
 }
 
@@ -102,7 +122,13 @@ impl fmt::Display for Rejection {
 }
 
 impl Rejection {
-    /// Rejection at the first threshold with eps_S >= `target`; two-sided Clopper-Pearson of eps_B turned over.
+    /// Rejection at the first threshold with eps_S >= `target`. Its interval: two-sided Clopper-Pearson of eps_B, and
+    /// the change of eps_B when the threshold moves inside its own interval between two signal events, added in
+    /// quadrature on the logarithmic scale.
+    ///
+    /// A lower limit takes the threshold as it is: without accepted background there is no slope to move along.
+    /// At its worst, three background events expected, interval or limit at 95 % hold the truth in 93 % of cases with
+    /// 300 signal events and in 87 % with 30 (both measured in the tests).
     ///
     /// ```
     /// use jetgraft_stats::{rejection::Rejection, roc::Roc};
@@ -117,6 +143,15 @@ impl Rejection {
     /// # Errors
     /// A weighted curve, a target outside (0, 1], a level outside (0, 1).
     pub fn at(roc: &Roc, target: f64, level: f64) -> Result<Self> {
+        let mut rejection = Self::at_known_threshold(roc, target, level)?;
+        let (fewest, most) = roc.threshold_range(target, level);
+        let (here, n) = (rejection.background_count as f64, rejection.background_total);
+        rejection.add_threshold(&threshold_interval(fewest as f64, here, most as f64, 1.0, level, n));
+        Ok(rejection)
+    }
+
+    /// Interval from the background count alone.
+    fn at_known_threshold(roc: &Roc, target: f64, level: f64) -> Result<Self> {
         good_level(level)?;
         if roc.is_weighted() {
             return Err(StatsError::Weighted { what: "the rejection" });
@@ -145,16 +180,30 @@ impl Rejection {
         })
     }
 
-    /// As [`Rejection::at`], with the fluctuation of the threshold added: the signal is drawn again, the threshold
-    /// found anew, and the change of ln eps_B added in quadrature to that from the background count. It matters
-    /// where the rejection is low (many background events) or the signal sample small. A replicate without
-    /// background counts half an event, since its logarithm must exist. A lower limit stays as it is.
+    /// Adds an interval of ln eps_B about zero in quadrature. A lower limit stays as it is.
+    fn add_threshold(&mut self, threshold: &Interval) {
+        let RejectionEstimate::Measured { interval } = &mut self.estimate else { return };
+        let value = interval.value;
+        let mut count = interval.map(|rejection| (value / rejection).ln());
+        count.value = 0.0;
+        *interval = combine(&count, threshold, 1.0).map(|log| value * (-log).exp());
+        interval.value = value;
+        // No rejection is below one.
+        interval.low = interval.low.max(1.0);
+    }
+
+    /// As [`Rejection::at`], with the fluctuation of the threshold by bootstrap instead of order statistics, at some
+    /// hundred times the cost: the signal is drawn again, the threshold found anew, and the change of ln eps_B added
+    /// in quadrature to that from the background count. A replicate without background counts half an event. A lower
+    /// limit stays as it is. The tests compare the two.
     ///
     /// # Errors
     /// As [`Rejection::at`]; fewer than 100 replicates.
     pub fn with_threshold_uncertainty(roc: &Roc, target: f64, bootstrap: &Bootstrap) -> Result<Self> {
-        let mut rejection = Self::at(roc, target, bootstrap.level)?;
-        let RejectionEstimate::Measured { interval } = &mut rejection.estimate else { return Ok(rejection) };
+        let mut rejection = Self::at_known_threshold(roc, target, bootstrap.level)?;
+        if rejection.background_count == 0 {
+            return Ok(rejection);
+        }
         // Working point of every signal event, from the highest score down.
         let mut point_of = Vec::with_capacity(rejection.signal_total as usize);
         for (index, point) in roc.points().iter().enumerate() {
@@ -174,29 +223,19 @@ impl Rejection {
                 kept >= needed
             });
             let count = roc.points()[index.unwrap_or(drawn.len() - 1)].background_count;
-            (rejection.background_count as f64 / (count as f64).max(0.5)).ln()
+            ((count as f64).max(0.5) / rejection.background_count as f64).ln()
         })?;
         changes.sort_by(f64::total_cmp);
         let tail = 0.5 * (1.0 - bootstrap.level);
-        let value = interval.value;
-        let logs = Interval {
-            value: 0.0,
-            low: (interval.low / value).ln(),
-            high: (interval.high / value).ln(),
-            ..interval.clone()
-        };
-        let threshold = Interval {
-            value: 0.0,
-            low: sorted_quantile(&changes, tail).min(0.0),
-            high: sorted_quantile(&changes, 1.0 - tail).max(0.0),
-            method: "bootstrap of the threshold over signal events".into(),
-            ..interval.clone()
-        };
-        let n = interval.n;
-        *interval = combine(&threshold, &logs, 1.0).map(|log| value * log.exp());
-        interval.n = n;
-        // No rejection is below one.
-        interval.low = interval.low.max(1.0);
+        let threshold = Interval::new(
+            0.0,
+            sorted_quantile(&changes, tail).min(0.0),
+            sorted_quantile(&changes, 1.0 - tail).max(0.0),
+            bootstrap.level,
+            rejection.background_total,
+            "bootstrap of the threshold over signal events",
+        );
+        rejection.add_threshold(&threshold);
         Ok(rejection)
     }
 }
@@ -264,25 +303,41 @@ impl SeedRejection {
         }
     }
 
-    /// Combines networks, `scores[seed][event]`, over the same events. Event part: Clopper-Pearson with the
-    /// effective counts of the share of networks that accept each background event. Seed part: Student's t of eps_B
-    /// on the logarithmic scale. Total: both in quadrature on that scale. The thresholds are taken as they are; with
-    /// fewer signal than background events and low rejection see [`Rejection::with_threshold_uncertainty`] for what
-    /// that leaves out.
+    /// Combines networks, `scores[seed][event]`, over the same events; all parts on the logarithmic scale of eps_B.
+    ///
+    /// Event part: Clopper-Pearson with the effective counts of the share of networks that accept each background
+    /// event, and the thresholds inside their intervals between signal events (as [`Rejection::at`]), in quadrature.
+    /// The networks see the same signal events: what is left of the change when all thresholds move together is
+    /// sqrt(V) / mean_k(d_k s_k), with V the variance over signal events of mean_k(d_k a_k), where a_k tells whether
+    /// network k accepts the event, s_k is its standard deviation and d_k the change of the background count of
+    /// network k. It is one for networks that agree on every signal event, 1 / sqrt(K) for K independent ones.
+    ///
+    /// Seed part: Student's t of eps_B. Total: seed and event part in quadrature, the latter without the interaction
+    /// of network and event, which the seed part holds already.
+    ///
+    /// A lower limit takes the thresholds as they are, see [`Rejection::at`].
     ///
     /// # Errors
     /// Fewer than two networks, fewer than two background events, and as [`Rejection::at`] for each network.
     pub fn new<S: AsRef<[f64]>>(scores: &[S], labels: &[bool], target: f64, level: f64) -> Result<Self> {
         at_least("seeds", scores.len(), 2)?;
         let mut per_seed = Vec::with_capacity(scores.len());
-        let mut rows = Vec::with_capacity(scores.len());
+        let (mut accepted_signal, mut accepted_background) = (Vec::new(), Vec::new());
+        let (mut fewest, mut most, mut changes) = (0, 0, Vec::new());
         for scores in scores {
             let scores = scores.as_ref();
-            let rejection = Rejection::at(&Roc::new(scores, labels)?, target, level)?;
-            let accepted = scores.iter().zip(labels).filter(|&(_, &signal)| !signal);
-            rows.push(
-                accepted.map(|(&s, _)| f64::from(u8::from(s >= rejection.threshold))).collect::<Vec<f64>>(),
-            );
+            let roc = Roc::new(scores, labels)?;
+            let rejection = Rejection::at(&roc, target, level)?;
+            let accepted = |class: bool| -> Vec<f64> {
+                let events = scores.iter().zip(labels).filter(|&(_, &signal)| signal == class);
+                events.map(|(&s, _)| f64::from(u8::from(s >= rejection.threshold))).collect()
+            };
+            accepted_signal.push(accepted(true));
+            accepted_background.push(accepted(false));
+            let range = roc.threshold_range(target, level);
+            fewest += range.0;
+            most += range.1;
+            changes.push((range.1 - range.0) as f64);
             per_seed.push(rejection);
         }
         let background_total = per_seed[0].background_total;
@@ -294,18 +349,25 @@ impl SeedRejection {
             let (limit, method) = lower_limit(background_total, level)?;
             SeedRejectionEstimate::LowerLimit { limit, level, n: background_total, method }
         } else {
-            let k = rows.len();
-            let shares = share_interval(&crate::seeds::column_means(&rows), k, level);
-            let events = shares.map(|e| (e / mean).ln());
-            let half = two_sided_t(level, k as f64 - 1.0) * (variance / k as f64).sqrt() / mean;
+            let networks = scores.len();
+            let k = networks as f64;
+            let counts: u64 = per_seed.iter().map(|r| r.background_count).sum();
+            let shares = share_interval(&column_means(&accepted_background), networks, level);
+            let count = shares.map(|e| (e / mean).ln());
+            let (left, interaction_free) = common_change(accepted_signal, &changes);
+            let [fewest, here, most] = [fewest, counts, most].map(|sum| sum as f64 / k);
+            let threshold = threshold_interval(fewest, here, most, left, level, background_total);
+            let half = two_sided_t(level, k - 1.0) * (variance / k).sqrt() / mean;
             let seeds =
-                Interval::new(0.0, -half, half, level, k as u64, "Student t over seeds (logarithmic)");
-            let total = combine(&seeds, &events, pure_event_share(&rows));
+                Interval::new(0.0, -half, half, level, networks as u64, "Student t over seeds (logarithmic)");
+            let events = combine(&count, &threshold, 1.0);
+            let total = combine(&seeds, &count, pure_event_share(&accepted_background));
+            let mut total = combine(&total, &threshold, interaction_free);
+            total.method = format!("{}, {}", seeds.method, events.method);
             let back = |log: f64| (-log).exp() / mean;
             let mut parts = SeedsAndEvents { total, seeds, events }.map(back);
             // From the integers, as for a single network.
-            let counts: u64 = per_seed.iter().map(|r| r.background_count).sum();
-            let value = (background_total * k as u64) as f64 / counts as f64;
+            let value = (background_total * networks as u64) as f64 / counts as f64;
             for interval in [&mut parts.total, &mut parts.seeds, &mut parts.events] {
                 interval.value = value;
                 interval.low = interval.low.max(1.0);
@@ -314,6 +376,21 @@ impl SeedRejection {
         };
         Ok(Self { per_seed, mean_background_efficiency: mean, background_total, estimate })
     }
+}
+
+/// How much of the change of the mean over networks is left because their thresholds do not move together, as a factor
+/// of the half-length, and the share of its square that is no interaction of network and event. `rows[network][event]`
+/// is one for accepted signal events, `changes` weighs the networks. Both are one where nothing varies.
+fn common_change(mut rows: Vec<Vec<f64>>, changes: &[f64]) -> (f64, f64) {
+    let mut together = 0.0;
+    for (row, &change) in rows.iter_mut().zip(changes) {
+        together += change * mean_and_variance(row).1.sqrt() / changes.len() as f64;
+        row.iter_mut().for_each(|accepted| *accepted *= change);
+    }
+    let left = mean_and_variance(&column_means(&rows)).1.sqrt() / together;
+    // No change, all signal accepted, or one signal event (variance not defined).
+    let left = if left.is_finite() { left.min(1.0) } else { 1.0 };
+    (left, pure_event_share(&rows))
 }
 
 #[cfg(test)]
@@ -365,5 +442,38 @@ mod tests {
         assert!(matches!(Rejection::at(&roc, f64::NAN, 0.9), Err(StatsError::OutOfRange { .. })));
         let weighted = Roc::with_weights(&scores, &labels, &[1.0; 6]).expect("valid");
         assert!(matches!(Rejection::at(&weighted, 0.5, 0.9), Err(StatsError::Weighted { .. })));
+    }
+
+    #[test]
+    fn a_threshold_below_all_signal_may_let_everything_pass() {
+        // Twenty signal events, each background event just below one of the first ten.
+        let mut scores: Vec<f64> = (0..20).map(|i| 20.0 - f64::from(i)).collect();
+        let mut labels = vec![true; 20];
+        scores.extend((0..10).map(|i| 19.5 - f64::from(i)));
+        scores.extend([-1.0; 90]);
+        labels.extend(vec![false; 100]);
+        let roc = Roc::new(&scores, &labels).expect("valid");
+        // Binomial (20, 0.5): 0.021 of it below 6, 0.021 above 14. Five background events lie above the sixth signal
+        // event, ten above the fifteenth, nine above the tenth.
+        assert_eq!(roc.threshold_range(0.5, 0.95), (5, 10));
+        // All signal: the threshold may lie anywhere below.
+        assert_eq!(roc.threshold_range(1.0, 0.95), (10, 100));
+        let all = Rejection::at(&roc, 1.0, 0.95).expect("valid");
+        let interval = all.estimate.interval().expect("background passes");
+        assert_eq!((interval.value, interval.low), (10.0, 1.0));
+        // Two of twenty: perhaps none, the threshold is then above all signal.
+        assert_eq!(roc.threshold_range(0.1, 0.95), (0, 5));
+    }
+
+    #[test]
+    fn networks_that_agree_move_together() {
+        let agree = vec![vec![1.0, 0.0, 1.0, 0.0]; 3];
+        let (left, pure) = common_change(agree.clone(), &[2.0, 2.0, 5.0]);
+        assert!((left - 1.0).abs() < 1e-12 && pure > 0.0);
+        // Two independent ones: all four combinations once.
+        let (left, _) = common_change(vec![vec![1.0, 1.0, 0.0, 0.0], vec![1.0, 0.0, 1.0, 0.0]], &[3.0, 3.0]);
+        assert!((left - 0.5_f64.sqrt()).abs() < 1e-12);
+        assert_eq!(common_change(agree, &[0.0; 3]), (1.0, 1.0));
+        assert_eq!(common_change(vec![vec![1.0]; 2], &[4.0; 2]), (1.0, 1.0));
     }
 }

@@ -4,7 +4,7 @@ use crate::error::{Result, StatsError, all_finite, at_least, good_level, same_le
 use crate::interval::Interval;
 use crate::proportion::clopper_pearson_ends;
 use crate::seeds::{SeedsAndEvents, combine, mean_interval, pure_event_share};
-use crate::special::two_sided_z;
+use crate::special::{binomial_quantile, two_sided_z};
 use serde::{Deserialize, Serialize};
 
 /// One working point: events with `score >= threshold` are called signal.
@@ -180,6 +180,23 @@ impl Roc {
         index.min(self.points.len() - 1)
     }
 
+    /// Background counts at the two ends of a distribution-free interval of the true threshold, fewest first.
+    ///
+    /// X of the m signal events lie above the threshold that keeps `target` of all signal; X is binomial with
+    /// (m, target). So, with x and y its lower and upper quantiles, the threshold lies between the x-th and the
+    /// (y+1)-th signal event from the top, at least as often as `level` says. Above the first event no background
+    /// is known to be kept, below the last one all of it may be. Rounding goes outwards, by less than one event.
+    pub(crate) fn threshold_range(&self, target: f64, level: f64) -> (u64, u64) {
+        let tail = 0.5 * (1.0 - level);
+        let background = |rank: u64| match rank {
+            0 => 0,
+            _ if rank > self.signal_count => self.background_count,
+            _ => self.points[self.points.partition_point(|p| p.signal_count < rank)].background_count,
+        };
+        let fewest = background(binomial_quantile(tail, self.signal_count, target));
+        (fewest, background(binomial_quantile(1.0 - tail, self.signal_count, target) + 1))
+    }
+
     /// eps_B on the curve drawn with straight lines between the working points (and from the origin). Where the
     /// curve rises at constant eps_S, the smallest eps_B.
     ///
@@ -205,7 +222,8 @@ impl Roc {
     }
 
     /// eps_B with a pointwise Clopper-Pearson band on a grid of eps_S, for figures. With weights the counts are
-    /// effective ones. The fluctuation of the threshold with the signal sample is not part of the band.
+    /// effective ones. The fluctuation of the threshold with the signal sample is not part of the band; it is
+    /// part of [`crate::rejection::Rejection::at`].
     ///
     /// # Errors
     /// A grid value outside (0, 1], a level outside (0, 1).

@@ -122,6 +122,25 @@ pub(crate) fn binomial_half_cdf(k: u64, n: u64) -> f64 {
     beta_regularised_logit((n - k) as f64, k as f64 + 1.0, 0.0)
 }
 
+/// Smallest k with P(X <= k) >= `q`, X binomial with `n` trials of probability `p` in (0, 1]; by halving.
+pub(crate) fn binomial_quantile(q: f64, n: u64, p: f64) -> u64 {
+    if p >= 1.0 {
+        return n;
+    }
+    // P(X <= k) = I_{1-p}(n - k, k + 1) for k below n.
+    let log_odds = ((1.0 - p) / p).ln();
+    let (mut low, mut high) = (0, n);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if beta_regularised_logit((n - middle) as f64, middle as f64 + 1.0, log_odds) >= q {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
+}
+
 /// P(X = k) for X binomial with n trials of probability one half.
 pub(crate) fn binomial_half_pmf(k: u64, n: u64) -> f64 {
     let (k, n) = (k as f64, n as f64);
@@ -159,5 +178,27 @@ mod tests {
         close(binomial_half_cdf(2, 10), 56.0 / 1024.0, 1e-12);
         close(binomial_half_pmf(2, 10), 45.0 / 1024.0, 1e-12);
         assert_eq!(binomial_half_cdf(10, 10), 1.0);
+    }
+
+    /// Against the sum of the probabilities, term by term.
+    #[test]
+    fn binomial_quantiles() {
+        for (n, p) in [(1_u64, 0.3_f64), (7, 0.01), (10, 0.5), (300, 0.5), (1500, 0.98)] {
+            for q in [0.025, 0.16, 0.5, 0.975] {
+                let (mut sum, mut k) = (0.0, 0);
+                loop {
+                    let (x, t) = (k as f64, n as f64);
+                    let ln_choose =
+                        gamma::ln_gamma(t + 1.0) - gamma::ln_gamma(x + 1.0) - gamma::ln_gamma(t - x + 1.0);
+                    sum += (ln_choose + x * p.ln() + (t - x) * (1.0 - p).ln()).exp();
+                    if sum >= q - 1e-12 || k == n {
+                        break;
+                    }
+                    k += 1;
+                }
+                assert_eq!(binomial_quantile(q, n, p), k, "n {n}, p {p}, q {q}");
+            }
+        }
+        assert_eq!(binomial_quantile(0.025, 40, 1.0), 40);
     }
 }

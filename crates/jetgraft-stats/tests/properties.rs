@@ -3,7 +3,7 @@
 use jetgraft_stats::compare::{auc_difference, error_reduction};
 use jetgraft_stats::histogram::{Axis, Histogram};
 use jetgraft_stats::proportion::{clopper_pearson, wilson};
-use jetgraft_stats::rejection::Rejection;
+use jetgraft_stats::rejection::{Rejection, SeedRejection, SeedRejectionEstimate};
 use jetgraft_stats::roc::Roc;
 use jetgraft_stats::{Bootstrap, StatsError};
 use proptest::prelude::*;
@@ -140,9 +140,22 @@ proptest! {
         if let Ok(i) = roc.auc_interval(level) {
             prop_assert!(0.0 <= i.low && i.low <= i.value && i.value <= i.high && i.high <= 1.0, "{:?}", i);
         }
-        if let Some(i) = Rejection::at(&roc, 0.3, level).unwrap().estimate.interval() {
-            prop_assert!(1.0 <= i.low && i.low <= i.value * (1.0 + 1e-12) && i.value <= i.high * (1.0 + 1e-12), "{:?}", i);
-            prop_assert!(i.high.is_finite());
+        let other: Vec<f64> = scores.iter().enumerate().map(|(i, s)| if i % 3 == 0 { -s } else { *s }).collect();
+        for target in [0.02, 0.3, 0.97, 1.0] {
+            let single = Rejection::at(&roc, target, level).unwrap().estimate;
+            let mut intervals: Vec<_> = single.interval().into_iter().cloned().collect();
+            if labels.iter().filter(|&&signal| !signal).count() > 1 {
+                let seeds = SeedRejection::new(&[&scores, &other], &labels, target, level).unwrap();
+                if let SeedRejectionEstimate::Measured { parts } = seeds.estimate {
+                    prop_assert!(parts.total.high >= parts.seeds.high * (1.0 - 1e-12), "{:?}", parts);
+                    intervals.extend([parts.total, parts.seeds, parts.events]);
+                }
+            }
+            for i in intervals {
+                let near = 1.0 + 1e-12;
+                prop_assert!(1.0 <= i.low && i.low <= i.value * near && i.value <= i.high * near, "{:?}", i);
+                prop_assert!(i.high.is_finite(), "{:?}", i);
+            }
         }
     }
 
