@@ -1,0 +1,3 @@
+//! What is minimised: one file an objective.
+
+pub mod classify;
