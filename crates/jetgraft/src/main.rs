@@ -1,2 +1,47 @@
-//! The binary.
-fn main() {}
+//! The command line of jetgraft: parses, runs, prints, sets the exit status. All else is in the library.
+
+mod printer;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use jetgraft::args::Cli;
+
+// Burn's CPU backend allocates each result anew, and glibc returns large blocks to the system each time, so that most
+// of a step would be page faults.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors.
+            let status = u8::from(error.use_stderr());
+            let _ = error.print();
+            return ExitCode::from(status);
+        }
+    };
+    start_log(cli.verbose, cli.quiet);
+    let progress = printer::Stderr::new(cli.quiet);
+    let outcome = jetgraft::cmd::run(&cli.command, &progress).and_then(|text| Ok(printer::data(&text)?));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            printer::error(&error);
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+fn start_log(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, _) => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}

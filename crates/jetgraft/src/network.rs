@@ -1,0 +1,207 @@
+//! Networks of the product: from a recipe, from a run, from a foreign file; with the card that says what they expect.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use jetgraft_data::lund_graphs::{FeatureSet, LundInput};
+use jetgraft_learn::card::{BackboneCard, Card, DataCard, FeatureCard, InputCard, JetCard, Provenance, VERSION};
+use jetgraft_learn::graft::{GraftAllow, GraftReport, graft};
+use jetgraft_learn::plan::{Plan, PlanOptions};
+use jetgraft_nn::contract::Backbone;
+use jetgraft_nn::models::lundnet::{self, LundNet, LundNetConfig};
+use jetgraft_nn::state::{State, load_state, state};
+
+use crate::error::{Error, Result};
+use crate::published;
+use crate::recipe::schema::{JetsRecipe, ModelRecipe};
+use crate::run_dir;
+
+/// A network as numbers, with its card.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// What it is and expects.
+    pub card: Card,
+    /// Its tensors.
+    pub weights: State,
+}
+
+/// A fresh LundNet for a recipe.
+///
+/// # Errors
+/// Sizes that no network can have.
+pub fn fresh(model: &ModelRecipe, input: &LundInput, seed: u64, device: &Device) -> Result<LundNet> {
+    let ModelRecipe::Lundnet { dropout } = *model;
+    let config = LundNetConfig { input_features: input.features.len(), dropout, classes: 2, ..LundNetConfig::lundnet_5() };
+    Ok(LundNet::new(&config, seed, device)?)
+}
+
+/// The network of a card with its weights.
+///
+/// # Errors
+/// A backbone that this build does not know; weights of other names or shapes.
+pub fn build(network: &Network, device: &Device) -> Result<LundNet> {
+    let card = &network.card;
+    if card.backbone.kind != lundnet::KIND {
+        return Err(Error::new(format!("the network `{}` is a {}", card.name, card.backbone.kind))
+            .expected(lundnet::KIND)
+            .hint("it was made by a newer version of jetgraft"));
+    }
+    let config: LundNetConfig = serde_json::from_value(card.backbone.config.clone())
+        .map_err(|error| Error::new(format!("the card of `{}`: {error}", card.name)))?;
+    Ok(load_state(LundNet::new(&config, 0, device)?, &network.weights)?)
+}
+
+/// The card of a network that is trained from scratch.
+///
+/// # Errors
+/// Ours, if the configuration cannot be written.
+pub fn new_card(
+    model: &LundNet,
+    name: &str,
+    input: &LundInput,
+    jets: &JetsRecipe,
+    classes: &[String; 2],
+    data: Vec<DataCard>,
+    seed: u64,
+) -> Result<Card> {
+    Ok(Card {
+        version: VERSION,
+        name: name.into(),
+        backbone: backbone_card(model.config())?,
+        input: input_card(input),
+        jets: jets.card(),
+        classes: classes.to_vec(),
+        data,
+        seed,
+        provenance: Provenance { made_by: run_dir::version(), plan: "scratch".into(), sources: Vec::new() },
+        weights: String::new(),
+    })
+}
+
+fn backbone_card(config: &LundNetConfig) -> Result<BackboneCard> {
+    let config = serde_json::to_value(config).map_err(|error| Error::ours(error.to_string()))?;
+    Ok(BackboneCard { kind: lundnet::KIND.into(), config })
+}
+
+fn input_card(input: &LundInput) -> InputCard {
+    let unit = |name: &str| match name {
+        "ln_m" | "ln_kt" => "ln GeV",
+        "psi" => "rad",
+        _ => "ln 1",
+    };
+    let names = input.features.names();
+    InputCard {
+        lund: *input,
+        features: names.iter().map(|name| FeatureCard { name: (*name).into(), unit: unit(name).into() }).collect(),
+        // LundNet normalises its inputs itself, by its first BatchNorm.
+        standardisation: None,
+    }
+}
+
+/// A source from a run folder.
+///
+/// # Errors
+/// As [`run_dir::read`].
+pub fn from_run(path: &Path) -> Result<Network> {
+    let run = run_dir::read(path)?;
+    Ok(Network { card: run.card, weights: run.weights })
+}
+
+/// What came out of a foreign file.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// The network.
+    pub network: Network,
+    /// Kept, fresh, missing, unused, mis-shaped tensors.
+    pub report: GraftReport,
+    /// Layout of the file.
+    pub layout: &'static str,
+    /// Entries of the file that say nothing about the function, such as counters.
+    pub ignored: Vec<String>,
+}
+
+/// A source from a foreign weight file; nothing in it is executed.
+///
+/// # Errors
+/// A file that is no weight file, or not of the network named; zero matches or an unexplained shape.
+pub fn import(path: &Path, network: &str, classes: &[String]) -> Result<Imported> {
+    let features = match network {
+        "lundnet-2" => FeatureSet::LundNet2,
+        "lundnet-3" => FeatureSet::LundNet3,
+        "lundnet-4" => FeatureSet::LundNet4,
+        "lundnet-5" => FeatureSet::LundNet5,
+        other => {
+            return Err(Error::new(format!("no network `{other}`"))
+                .expected("lundnet-2, lundnet-3, lundnet-4 or lundnet-5"));
+        }
+    };
+    let foreign = jetgraft_nn::import::read_file(path)?;
+    let imported = lundnet::from_foreign(&foreign.tensors).map_err(|error| error.in_file(path))?;
+    if imported.config.input_features != features.len() {
+        return Err(Error::new(format!("{}: a network of {} features", path.display(), imported.config.input_features))
+            .expected(format!("{} for {network}: {}", features.len(), features.names().join(", ")))
+            .hint(format!("import it with --as lundnet-{}", imported.config.input_features)));
+    }
+    if imported.config.classes != classes.len() {
+        return Err(Error::new(format!("{}: a head of {} classes", path.display(), imported.config.classes))
+            .found(format!("{} names: {}", classes.len(), classes.join(", ")))
+            .hint("name them with --classes"));
+    }
+    let device = Device::flex();
+    let fresh = LundNet::new(&imported.config, 0, &device)?;
+    let plan = plan_for(&fresh, &PlanOptions::FineTune { rates: Default::default(), head: Default::default() })?;
+    let (weights, report) = graft(&imported.state, &state(&fresh), &plan, &GraftAllow::default())?;
+    let digest = jetgraft_data::manifest::digest(path)?.to_hex().to_string();
+    let known = published::find(&digest);
+    let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // The published LundNet taggers know no cut (their INFO files say so); psi as their code makes it.
+    let input = LundInput { features, ..LundInput::default() };
+    let card = Card {
+        version: VERSION,
+        name: known.map_or_else(|| file_name.clone(), |known| known.name.to_string()),
+        backbone: backbone_card(&imported.config)?,
+        input: input_card(&input),
+        jets: JetCard {
+            algorithm: known.map_or("unknown", |_| "anti-kt").into(),
+            radius: known.map_or(0.0, |_| 1.0),
+            pt_min_gev: known.map(|_| 500.0),
+            pt_max_gev: None,
+            note: known.map_or("imported; its file says nothing of its jets".into(), |known| known.test_set.into()),
+        },
+        classes: match known {
+            Some(known) if classes == ["background", "signal"] => vec!["QCD".into(), known.signal.into()],
+            _ => classes.to_vec(),
+        },
+        data: Vec::new(),
+        seed: 0,
+        provenance: Provenance {
+            made_by: match known {
+                Some(known) => format!("{} (BLAKE3 {digest})", known.source),
+                None => format!("imported from {file_name} (BLAKE3 {digest})"),
+            },
+            plan: "import".into(),
+            sources: Vec::new(),
+        },
+        weights: String::new(),
+    };
+    let layout = match foreign.format {
+        jetgraft_nn::import::Format::PytorchZip => "PyTorch, zip layout",
+        jetgraft_nn::import::Format::PytorchLegacy => "PyTorch, layout before 1.6",
+        jetgraft_nn::import::Format::Safetensors => "safetensors",
+    };
+    Ok(Imported { network: Network { card, weights }, report, layout, ignored: imported.ignored })
+}
+
+/// The published file that an imported network came from.
+pub fn published_of(card: &Card) -> Option<&'static published::Published> {
+    published::ALL.iter().find(|known| card.provenance.made_by.contains(known.blake3))
+}
+
+/// A plan for a network.
+///
+/// # Errors
+/// A stage that the network does not have, a rate that makes no sense.
+pub fn plan_for<B: Backbone>(model: &B, options: &PlanOptions) -> Result<Plan> {
+    let names = jetgraft_learn::names::names_of(&state(model));
+    Ok(Plan::new(&model.stages(), &names, options)?)
+}

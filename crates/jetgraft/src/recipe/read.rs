@@ -1,0 +1,300 @@
+//! From text to a typed recipe, with every fault that can be found reported at once.
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+
+/// One thing wrong with a recipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Dotted key, such as `study.plans[1].kind`; empty for the whole file.
+    pub key: String,
+    /// Line in the file, from 1, where the key stands.
+    pub line: Option<usize>,
+    /// What is wrong, and what would be right.
+    pub what: String,
+}
+
+impl Fault {
+    /// A fault found by the checks after reading.
+    pub fn new(key: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { key: key.into(), line: None, what: what.into() }
+    }
+}
+
+/// All faults of a recipe as one error.
+pub fn faults_to_error(name: &str, faults: &[Fault]) -> Error {
+    let mut error = Error::new(match faults.len() {
+        1 => format!("recipe `{name}` has a fault"),
+        n => format!("recipe `{name}` has {n} faults"),
+    });
+    for fault in faults {
+        let place = match (fault.line, fault.key.is_empty()) {
+            (Some(line), false) => format!("line {line}, `{}`: ", fault.key),
+            (Some(line), true) => format!("line {line}: "),
+            (None, false) => format!("`{}`: ", fault.key),
+            (None, true) => String::new(),
+        };
+        error = error.detail("fault", format!("{place}{}", fault.what));
+    }
+    error.hint("`jetgraft recipe show quickstart` prints a recipe that works, each key with its meaning")
+}
+
+/// Text to a table.
+///
+/// # Errors
+/// A fault with the line of the syntax error.
+pub fn parse(text: &str) -> std::result::Result<Table, Fault> {
+    text.parse::<Table>().map_err(|error| Fault {
+        key: String::new(),
+        line: error.span().map(|span| line_at(text, span.start)),
+        what: format!("not TOML: {}", error.message()),
+    })
+}
+
+/// Applies one `--set key=value`. The value is read as TOML, and as a plain string if it is none.
+///
+/// # Errors
+/// No `=`, or a key that passes through something that is not a table or list.
+pub fn set(table: &mut Table, assignment: &str) -> Result<()> {
+    let Some((key, text)) = assignment.split_once('=') else {
+        return Err(Error::new(format!("--set {assignment}: no `=`"))
+            .expected("KEY=VALUE, such as train.epochs=5"));
+    };
+    let (key, text) = (key.trim(), text.trim());
+    let value = format!("value = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_string()));
+    let parts: Vec<&str> = key.split('.').collect();
+    // On a copy, so that a refused assignment changes nothing.
+    let mut whole = Value::Table(table.clone());
+    put(&mut whole, &parts, value).map_err(|part| {
+        Error::new(format!("--set {assignment}: `{part}` is neither a table nor a list in this recipe"))
+            .hint("`jetgraft recipe check RECIPE` prints all keys")
+    })?;
+    if let Value::Table(changed) = whole {
+        *table = changed;
+    }
+    Ok(())
+}
+
+/// Puts `value` at a path; the part of the path that leads nowhere otherwise.
+fn put(place: &mut Value, path: &[&str], value: Value) -> std::result::Result<(), String> {
+    let Some((first, rest)) = path.split_first() else {
+        *place = value;
+        return Ok(());
+    };
+    match place {
+        Value::Table(inner) => {
+            let next = inner.entry((*first).to_string()).or_insert_with(|| Value::Table(Table::new()));
+            put(next, rest, value)
+        }
+        Value::Array(list) => match first.parse::<usize>().ok().and_then(|index| list.get_mut(index)) {
+            Some(next) => put(next, rest, value),
+            None => Err((*first).to_string()),
+        },
+        _ => Err((*first).to_string()),
+    }
+}
+
+/// Table to a typed recipe. A fault does not end the reading: the key at fault is set aside and the rest is read,
+/// until nothing more can be found.
+///
+/// # Errors
+/// All faults found, in the order of the file where the line is known.
+pub fn typed<T: DeserializeOwned>(table: &Table, text: &str) -> std::result::Result<T, Vec<Fault>> {
+    let mut value = Value::Table(table.clone());
+    let mut faults: Vec<Fault> = Vec::new();
+    let mut removed: Vec<String> = Vec::new();
+    // A recipe has fewer keys than this; the bound only guards against a fault that cannot be set aside.
+    for _ in 0..200 {
+        let error = match serde_path_to_error::deserialize::<_, T>(value.clone()) {
+            Ok(recipe) if faults.is_empty() => return Ok(recipe),
+            Ok(_) => break,
+            Err(error) => error,
+        };
+        let mut path: Vec<String> = error
+            .path()
+            .iter()
+            .filter_map(|segment| match segment {
+                serde_path_to_error::Segment::Map { key } => Some(key.clone()),
+                serde_path_to_error::Segment::Seq { index } => Some(index.to_string()),
+                // The variant of a tagged enum is no key of the file.
+                serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => None,
+            })
+            .collect();
+        let message = error.inner().message().trim().to_string();
+        if let Some(field) = quoted_after(&message, "missing field ") {
+            let mut key = path.clone();
+            key.push(field.to_string());
+            let key = key.join(".");
+            // What was set aside because of a fault of its own is not missing as well.
+            if !removed.contains(&key) {
+                faults.push(Fault {
+                    line: line_of(text, &path),
+                    what: format!("`{field}` is missing"),
+                    key: path.join("."),
+                });
+            }
+            break;
+        }
+        let mut what = message.clone();
+        if let Some(field) = quoted_after(&message, "unknown field ") {
+            if path.last().map(String::as_str) != Some(field) {
+                path.push(field.to_string());
+            }
+            what = match nearest(field, message.split('`').skip(3).step_by(2)) {
+                Some(near) => format!("unknown key; did you mean `{near}`?"),
+                None => format!("unknown key; {}", message.split_once(", ").map_or("", |(_, rest)| rest)),
+            };
+        }
+        faults.push(Fault { line: line_of(text, &path), key: path.join("."), what });
+        removed.push(path.join("."));
+        if !remove(&mut value, &path) {
+            break;
+        }
+    }
+    faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+    Err(faults)
+}
+
+/// The text between backticks that follows `lead`.
+fn quoted_after<'a>(message: &'a str, lead: &str) -> Option<&'a str> {
+    let rest = message.strip_prefix(lead)?.strip_prefix('`')?;
+    rest.split('`').next()
+}
+
+/// The candidate with the smallest edit distance, if it is near enough to be meant.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (edit_distance(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(name.len()) / 3)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn remove(value: &mut Value, path: &[String]) -> bool {
+    let Some((last, parents)) = path.split_last() else { return false };
+    let mut place = value;
+    for part in parents {
+        let next = match place {
+            Value::Table(inner) => inner.get_mut(part),
+            Value::Array(list) => part.parse::<usize>().ok().and_then(|index| list.get_mut(index)),
+            _ => None,
+        };
+        match next {
+            Some(next) => place = next,
+            None => return false,
+        }
+    }
+    match place {
+        Value::Table(inner) => inner.remove(last).is_some(),
+        _ => false,
+    }
+}
+
+fn line_at(text: &str, byte: usize) -> usize {
+    1 + text.as_bytes()[..byte.min(text.len())].iter().filter(|b| **b == b'\n').count()
+}
+
+/// Line of the deepest part of `path` that stands in the text (a key set on the command line stands nowhere).
+fn line_of(text: &str, path: &[String]) -> Option<usize> {
+    use toml::de::DeValue;
+    let document = toml::de::DeTable::parse(text).ok()?;
+    let mut line = None;
+    let mut table = Some(document.get_ref());
+    let mut list: Option<&toml::de::DeArray<'_>> = None;
+    for part in path {
+        let found = if let Some(inner) = table {
+            let (key, value) = inner.iter().find(|(key, _)| key.get_ref() == part)?;
+            line = Some(line_at(text, key.span().start));
+            value
+        } else {
+            let value = list?.get(part.parse::<usize>().ok()?)?;
+            line = Some(line_at(text, value.span().start));
+            value
+        };
+        (table, list) = match found.get_ref() {
+            DeValue::Table(inner) => (Some(inner), None),
+            DeValue::Array(inner) => (None, Some(inner)),
+            _ => (None, None),
+        };
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::{parse, set, typed};
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Inner {
+        epochs: usize,
+        rate: f64,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Outer {
+        name: String,
+        train: Inner,
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once_with_its_line() {
+        let text = "nme = 'x'\nname = 3\n[train]\nepoch = 3\nepochs = 'three'\nrate = 0.1\n";
+        let faults = typed::<Outer>(&parse(text).unwrap(), text).unwrap_err();
+        let seen: Vec<_> = faults.iter().map(|f| (f.line, f.key.as_str())).collect();
+        assert_eq!(seen, [(Some(1), "nme"), (Some(2), "name"), (Some(4), "train.epoch"), (Some(5), "train.epochs")]);
+        assert_eq!(faults[0].what, "unknown key; did you mean `name`?");
+        assert_eq!(faults[2].what, "unknown key; did you mean `epochs`?");
+    }
+
+    #[test]
+    fn a_missing_key_names_its_table() {
+        let text = "name = 'x'\n[train]\nepochs = 3\n";
+        let faults = typed::<Outer>(&parse(text).unwrap(), text).unwrap_err();
+        assert_eq!(faults.len(), 1);
+        assert_eq!((faults[0].key.as_str(), faults[0].line), ("train", Some(2)));
+        assert_eq!(faults[0].what, "`rate` is missing");
+    }
+
+    #[test]
+    fn set_reaches_tables_and_lists_and_refuses_the_rest() {
+        let mut table = parse("name = 'x'\nlist = [{a = 1}, {a = 2}]\n").unwrap();
+        set(&mut table, "train.epochs=5").unwrap();
+        set(&mut table, "list.1.a = 7").unwrap();
+        set(&mut table, "name=plain words").unwrap();
+        assert_eq!(table["train"]["epochs"].as_integer(), Some(5));
+        assert_eq!(table["list"][1]["a"].as_integer(), Some(7));
+        assert_eq!(table["name"].as_str(), Some("plain words"));
+        let before = table.clone();
+        assert!(set(&mut table, "name.deeper=1").is_err());
+        assert!(set(&mut table, "list.9.a=1").is_err());
+        assert!(set(&mut table, "no assignment").is_err());
+        assert_eq!(table, before, "a refused assignment changes nothing");
+    }
+}

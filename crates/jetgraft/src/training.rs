@@ -1,0 +1,200 @@
+//! One training from a recipe's words to a run folder: weights at the start, the loop, test predictions, files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use jetgraft_data::lund_graphs::{GraphSet, LundInput};
+use jetgraft_data::writer::{Scores, write_scores};
+use jetgraft_learn::card::{Card, DataCard};
+use jetgraft_learn::graft::{GraftAllow, GraftReport, graft, ungrafted};
+use jetgraft_learn::observer::{Observer, Outline, Signal, StepEvent};
+use jetgraft_learn::plan::{Plan, PlanOptions};
+use jetgraft_learn::predict::logits;
+use jetgraft_learn::record::Record;
+use jetgraft_learn::snapshot;
+use jetgraft_nn::contract::Backbone;
+use jetgraft_nn::models::lundnet::LundNet;
+use jetgraft_nn::state::{load_state, state};
+
+use crate::error::Result;
+use crate::network::{self, Network};
+use crate::progress::Progress;
+use crate::recipe::schema::ModelRecipe;
+use crate::run_dir::{self, Run};
+use crate::task::Task;
+
+/// Host memory that the cached output of frozen stages may take.
+pub const CACHE_BYTES: u64 = 2 << 30;
+/// Jets at a time in predictions.
+pub const PREDICT_BATCH: usize = 512;
+
+/// A network with its start weights and the plan for it.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The network.
+    pub model: LundNet,
+    /// What learns.
+    pub plan: Plan,
+    /// What was kept.
+    pub report: GraftReport,
+}
+
+/// Start weights: fresh ones from `seed`, with what the plan keeps of the source.
+///
+/// # Errors
+/// A plan that does not fit the network; a source that does not fit the target, with the graft report.
+pub fn start(
+    model: &ModelRecipe,
+    input: &LundInput,
+    source: Option<&Network>,
+    options: &PlanOptions,
+    seed: u64,
+    device: &Device,
+) -> Result<Start> {
+    let fresh = match source {
+        // The source's sizes, with a head for two classes.
+        Some(source) if options.needs_source() => network::build(source, device)?,
+        _ => network::fresh(model, input, seed, device)?,
+    };
+    let drawn = LundNet::new(&fresh.config().clone(), seed, device)?;
+    let plan = network::plan_for(&drawn, options)?;
+    let target = state(&drawn);
+    let (weights, report) = match source {
+        Some(source) if options.needs_source() => graft(&source.weights, &target, &plan, &GraftAllow::default())?,
+        _ => ungrafted(&target, &plan)?,
+    };
+    Ok(Start { model: load_state(drawn, &weights)?, plan, report })
+}
+
+/// The card of a network trained on `task`.
+///
+/// # Errors
+/// Ours, if the configuration cannot be written.
+pub fn card(
+    name: &str,
+    model: &LundNet,
+    input: &LundInput,
+    task: &Task,
+    source: Option<&Network>,
+    options: &PlanOptions,
+    seed: u64,
+) -> Result<Card> {
+    let data: Vec<DataCard> = task
+        .record
+        .manifest
+        .files
+        .iter()
+        .map(|file| DataCard {
+            name: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            digest: file.blake3.clone(),
+            jets: file.rows,
+        })
+        .collect();
+    match source {
+        Some(source) if options.needs_source() => {
+            Ok(source.card.grafted(name, options.kind(), task.classes.to_vec(), data, seed))
+        }
+        _ => network::new_card(model, name, input, &task.record.jets, &task.classes, data, seed),
+    }
+}
+
+/// Scores of a network for jets, as a score file holds them.
+///
+/// # Errors
+/// Jets with other features than the network reads.
+pub fn score<B: Backbone>(model: &B, jets: &GraphSet, classes: &[String], device: &Device) -> Result<Scores> {
+    Ok(Scores {
+        classes: classes.to_vec(),
+        event_id: jets.event_id.clone(),
+        label: jets.label.clone(),
+        logits: logits(model, jets, PREDICT_BATCH, device)?.values,
+        jet_pt_gev: jets.jet_pt_gev.clone(),
+        jet_mass_gev: jets.jet_mass_gev.clone(),
+    })
+}
+
+/// Writes a run folder: its files and its predictions, whole or absent.
+///
+/// # Errors
+/// A full disk.
+pub fn write_run(folder: &Path, run: &Run, predictions: Option<&Scores>, extra: &[(&str, Vec<u8>)]) -> Result<()> {
+    let mut files = run_dir::files(run)?;
+    for (name, content) in extra {
+        files.insert((*name).to_string(), content.clone());
+    }
+    if let Some(scores) = predictions {
+        files.insert(run_dir::PREDICTIONS.into(), score_bytes(folder, scores)?);
+    }
+    snapshot::write(folder, &files)?;
+    Ok(())
+}
+
+/// The bytes of a score file. The writer wants a place of its own, beside the folder to be.
+///
+/// # Errors
+/// A full disk.
+pub fn score_bytes(folder: &Path, scores: &Scores) -> Result<Vec<u8>> {
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    let name = format!(".{}.scores.{}.tmp", folder.file_name().unwrap_or_default().to_string_lossy(), std::process::id());
+    let path = parent.join(name);
+    write_scores(&path, scores)?;
+    let bytes = std::fs::read(&path);
+    // A leftover is hidden and named as temporary; the bytes are what counts.
+    let _ = std::fs::remove_file(&path);
+    Ok(bytes?)
+}
+
+/// Jets of a part of a task.
+pub fn part(task: &Task, rows: &[usize]) -> Arc<GraphSet> {
+    Arc::new(task.graphs.select(rows))
+}
+
+/// Instruction set that the fused operations use on this machine.
+pub fn instruction_set() -> String {
+    format!("{:?}", jetgraft_nn::ops::cpu::Path::current())
+}
+
+/// Device, threads and instruction set, for records.
+pub fn machine(device: &str) -> String {
+    format!("{device}, {} threads, {}", rayon::current_num_threads(), instruction_set())
+}
+
+/// Shows a training on a progress bar that may span many trainings.
+pub struct Shown<'a> {
+    progress: &'a dyn Progress,
+    /// What the bar says.
+    detail: String,
+    /// Jets done before this training.
+    before: u64,
+    /// Jets of this training so far.
+    jets: u64,
+    validation: String,
+}
+
+impl<'a> Shown<'a> {
+    /// `before`: jets that earlier trainings on the same bar have done.
+    pub fn new(progress: &'a dyn Progress, detail: impl Into<String>, before: u64) -> Self {
+        Self { progress, detail: detail.into(), before, jets: 0, validation: String::new() }
+    }
+}
+
+impl Observer for Shown<'_> {
+    fn started(&mut self, outline: &Outline) {
+        self.jets = outline.done_steps * outline.batch_size.min(outline.training_jets) as u64;
+    }
+
+    fn step(&mut self, event: &StepEvent<'_>) -> Signal {
+        self.jets += event.jets as u64;
+        self.progress.advance(
+            self.before + self.jets,
+            &format!("{}, epoch {}{}", self.detail, event.epoch + 1, self.validation),
+        );
+        Signal::Continue
+    }
+
+    fn evaluated(&mut self, record: &Record) {
+        let auc = record.validation.auc.map_or(String::new(), |auc| format!(", AUC {auc:.4}"));
+        self.validation = format!(", validation loss {:.4}{auc}", record.validation.loss);
+    }
+}
