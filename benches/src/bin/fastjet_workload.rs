@@ -76,7 +76,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
         "cluster" => {
-            let [algorithm, radius, rest @ ..] = rest else { return Err("algorithm and radius missing".into()) };
+            let [algorithm, radius, rest @ ..] = rest else {
+                return Err("algorithm and radius missing".into());
+            };
             let algorithm = match *algorithm {
                 "antikt" => Algorithm::AntiKt,
                 "cambridge" => Algorithm::CambridgeAachen,
