@@ -21,7 +21,7 @@ use jetgraft_learn::snapshot;
 use jetgraft_learn::trainer::{Job, TrainOptions, train};
 
 use crate::args::PlaceArgs;
-use crate::cmd::train::{CHECKPOINT_STEPS, planned_jets, recipes};
+use crate::cmd::train::{CHECKPOINT_STEPS, forget, planned_jets, recipes};
 use crate::error::{Error, Result};
 use crate::network::{self, Network};
 use crate::progress::Progress;
@@ -203,7 +203,7 @@ fn source(
         folder: PathBuf::new(),
     };
     training::write_run(&folder, &run, None, &[])?;
-    snapshot::remove(&checkpoints.folder)?;
+    forget(&checkpoints.folder)?;
     network::from_run(&folder)
 }
 
@@ -342,7 +342,7 @@ fn run_cell(bench: &Bench<'_>, plan: &NamedPlan, size: usize, seed: usize, done:
         folder: PathBuf::new(),
     };
     training::write_run(folder, &run, Some(&predictions), &[])?;
-    snapshot::remove(&checkpoints.folder)?;
+    forget(&checkpoints.folder)?;
     Ok(())
 }
 

@@ -176,12 +176,20 @@ fn train_into(
     };
     training::write_run(folder, &run, Some(&predictions), &recipes(loaded)?)?;
     // The run folder holds all that counts now.
-    snapshot::remove(&checkpoints.folder)?;
+    forget(&checkpoints.folder)?;
     Ok(())
 }
 
 /// Steps between checkpoints.
 pub const CHECKPOINT_STEPS: u64 = 200;
+
+/// Removes the checkpoints of a finished run; a short run has none.
+///
+/// # Errors
+/// A folder that cannot be removed.
+pub fn forget(checkpoints: &Path) -> Result<()> {
+    if checkpoints.exists() { Ok(snapshot::remove(checkpoints)?) } else { Ok(()) }
+}
 
 /// The recipe's two files, for a run folder.
 ///
