@@ -37,7 +37,7 @@ pub mod schedule;
 pub mod seeds;
 pub mod snapshot;
 pub mod step;
-// pub mod study;
+pub mod study;
 pub mod trainer;
 
 pub use error::LearnError;

@@ -37,6 +37,9 @@ impl<F: Fn(&str) -> bool> ModuleMapper for Armer<F> {
     }
 }
 
+/// Elements that are summed in one go.
+const PIECE: usize = 1 << 20;
+
 /// Gradients of one step by parameter name, flat, outside autodiff, in the order of the network.
 #[derive(Clone, Debug, Default)]
 pub struct Gradients {
@@ -78,16 +81,20 @@ impl Gradients {
 
     /// Sum of squares of each gradient, in order; one transfer from the device.
     fn squares(&self) -> Vec<f64> {
-        let sums: Vec<Tensor<1>> = self
-            .entries
-            .iter()
-            .filter_map(|(_, tensor)| tensor.clone())
-            .map(|tensor| tensor.square().sum())
-            .collect();
+        let mut sums = Vec::with_capacity(self.entries.len());
+        let mut pieces = Vec::with_capacity(self.entries.len());
+        for tensor in self.entries.iter().filter_map(|(_, tensor)| tensor.clone()) {
+            let count = tensor.dims()[0];
+            // Sums of larger tensors are shared between threads in an order that may vary.
+            let parts = if count > PIECE { tensor.split(PIECE, 0) } else { vec![tensor] };
+            pieces.push(parts.len());
+            sums.extend(parts.into_iter().map(|part| part.square().sum()));
+        }
         if sums.is_empty() {
             return Vec::new();
         }
-        Tensor::cat(sums, 0).into_data().iter::<f64>().collect()
+        let mut sums = Tensor::cat(sums, 0).into_data().iter::<f64>().collect::<Vec<_>>().into_iter();
+        pieces.into_iter().map(|parts| sums.by_ref().take(parts).sum()).collect()
     }
 
     /// Global norm: the root of the sum of all squares, summed in the order of the network in f64.
@@ -311,4 +318,25 @@ fn largest(tensor: &Tensor<2>) -> f32 {
         // `max` would drop a NaN.
         if value.is_nan() || largest.is_nan() { f32::NAN } else { largest.max(value.abs()) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn norms_of_large_tensors_are_summed_in_pieces() {
+        let count = 2 * PIECE + 3;
+        let entries = vec![("a".to_owned(), vec![2.0; count]), ("b".to_owned(), vec![3.0])];
+        let mut gradients = Gradients::from_host(entries, &Device::flex());
+        assert_eq!(gradients.squares(), [4.0 * count as f64, 9.0]);
+        assert_eq!(gradients.norm(), (4.0 * count as f64 + 9.0).sqrt());
+        assert_eq!((gradients.len(), gradients.last_not_finite()), (2, None));
+        gradients.scale(f64::from(f32::MAX));
+        assert_eq!(gradients.last_not_finite(), Some("b"));
+        assert!(gradients.take("a").is_some() && gradients.take("a").is_none());
+        assert_eq!(Gradients::default().norm(), 0.0);
+        assert!(Gradients::default().is_empty());
+    }
 }
