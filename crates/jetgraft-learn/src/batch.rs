@@ -46,6 +46,6 @@ pub fn graph(packed: &PackedBatch, device: &Device) -> Result<RaggedGraph, Learn
 
 /// A matrix of `width` columns from its rows.
 pub(crate) fn rows(values: Vec<f32>, width: usize, device: &Device) -> Tensor<2> {
-    let count = if width == 0 { 0 } else { values.len() / width };
+    let count = values.len().checked_div(width).unwrap_or(0);
     Tensor::from_data(TensorData::new(values, [count, width]), device)
 }

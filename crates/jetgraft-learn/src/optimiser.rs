@@ -88,6 +88,15 @@ impl Default for OptimiserOptions {
 }
 
 impl OptimiserOptions {
+    /// Names of what is remembered of each parameter.
+    fn parts(&self) -> &'static [&'static str] {
+        match self {
+            Self::Adam { .. } | Self::AdamW { .. } => &["moment_1", "moment_2"],
+            Self::Sgd { momentum: 0.0, .. } => &[],
+            Self::Sgd { .. } => &["velocity"],
+        }
+    }
+
     /// Checks every number.
     ///
     /// # Errors
@@ -127,16 +136,8 @@ impl OptimiserOptions {
     }
 }
 
-/// What is remembered of one parameter, flat.
-#[derive(Clone, Debug)]
-enum Memory {
-    Adam { moment_1: Tensor<1>, moment_2: Tensor<1> },
-    Sgd { velocity: Tensor<1> },
-}
-
-const MOMENT_1: &str = "moment_1";
-const MOMENT_2: &str = "moment_2";
-const VELOCITY: &str = "velocity";
+/// What is remembered of one parameter: its [`OptimiserOptions::parts`], flat.
+type Memory = Vec<Tensor<1>>;
 
 /// An optimiser and what it remembers of every parameter, by the parameter's name.
 #[derive(Clone, Debug)]
@@ -182,14 +183,12 @@ impl Optimiser {
                 if momentum == 0.0 {
                     return value - gradient * rate;
                 }
-                let velocity = match memory {
-                    Some(Memory::Sgd { velocity }) => {
-                        velocity * momentum + gradient.clone() * (1.0 - dampening)
-                    }
-                    _ => gradient.clone(),
+                let velocity = match memory.and_then(|mut parts| parts.pop()) {
+                    Some(velocity) => velocity * momentum + gradient.clone() * (1.0 - dampening),
+                    None => gradient.clone(),
                 };
                 let by = if nesterov { gradient + velocity.clone() * momentum } else { velocity.clone() };
-                (value - by * rate, Memory::Sgd { velocity })
+                (value - by * rate, vec![velocity])
             }
         };
         self.memory.insert(name.to_owned(), memory);
@@ -199,18 +198,11 @@ impl Optimiser {
     /// What it remembers as named tensors, and the number of steps of every parameter.
     pub fn to_state(&self) -> (State, BTreeMap<String, u64>) {
         let mut state = State::new();
-        let mut put = |name: &str, part: &str, tensor: &Tensor<1>| {
-            let values: Vec<f32> = tensor.to_data().iter::<f32>().collect();
-            let tensor = NamedTensor { shape: vec![values.len()], values, role: Role::Parameter };
-            state.insert(format!("{name}.{part}"), tensor);
-        };
         for (name, memory) in &self.memory {
-            match memory {
-                Memory::Adam { moment_1, moment_2 } => {
-                    put(name, MOMENT_1, moment_1);
-                    put(name, MOMENT_2, moment_2);
-                }
-                Memory::Sgd { velocity } => put(name, VELOCITY, velocity),
+            for (part, tensor) in self.options.parts().iter().zip(memory) {
+                let values: Vec<f32> = tensor.to_data().iter::<f32>().collect();
+                let tensor = NamedTensor { shape: vec![values.len()], values, role: Role::Parameter };
+                state.insert(format!("{name}.{part}"), tensor);
             }
         }
         (state, self.steps.clone())
@@ -229,15 +221,10 @@ impl Optimiser {
         let device = device.clone().inner();
         let mut optimiser = Self::new(options);
         optimiser.steps.clone_from(steps);
-        let parts: &[&str] = match options {
-            OptimiserOptions::Adam { .. } | OptimiserOptions::AdamW { .. } => &[MOMENT_1, MOMENT_2],
-            OptimiserOptions::Sgd { momentum: 0.0, .. } => &[],
-            OptimiserOptions::Sgd { .. } => &[VELOCITY],
-        };
         let mut read = 0;
         for name in steps.keys() {
             let mut tensors = Vec::with_capacity(2);
-            for part in parts {
+            for part in options.parts() {
                 let Some(found) = state.get(&format!("{name}.{part}")) else {
                     let expected = format!("`{name}.{part}` among its tensors");
                     return Err(LearnError::option(
@@ -250,13 +237,7 @@ impl Optimiser {
                 tensors.push(Tensor::<1>::from_data(data, &device));
                 read += 1;
             }
-            let mut tensors = tensors.into_iter();
-            let memory = match (tensors.next(), tensors.next()) {
-                (Some(moment_1), Some(moment_2)) => Memory::Adam { moment_1, moment_2 },
-                (Some(velocity), None) => Memory::Sgd { velocity },
-                _ => continue,
-            };
-            optimiser.memory.insert(name.clone(), memory);
+            optimiser.memory.insert(name.clone(), tensors);
         }
         if read != state.len() {
             let expected = format!("{read} for this kind of optimiser");
@@ -274,8 +255,9 @@ fn adam(
     steps: u64,
     [beta_1, beta_2, epsilon, rate]: [f64; 4],
 ) -> (Tensor<1>, Memory) {
-    let (moment_1, moment_2) = match memory {
-        Some(Memory::Adam { moment_1, moment_2 }) => (
+    let mut parts = memory.unwrap_or_default().into_iter();
+    let (moment_1, moment_2) = match (parts.next(), parts.next()) {
+        (Some(moment_1), Some(moment_2)) => (
             moment_1 * beta_1 + gradient.clone() * (1.0 - beta_1),
             moment_2 * beta_2 + gradient.square() * (1.0 - beta_2),
         ),
@@ -286,7 +268,7 @@ fn adam(
     let correction = |beta: f64| 1.0 - power(beta, steps);
     let denominator = moment_2.clone().sqrt() * (1.0 / correction(beta_2).sqrt()) + epsilon;
     let value = value - moment_1.clone() / denominator * (rate / correction(beta_1));
-    (value, Memory::Adam { moment_1, moment_2 })
+    (value, vec![moment_1, moment_2])
 }
 
 /// `base^exponent` by squaring.

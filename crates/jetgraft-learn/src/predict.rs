@@ -23,7 +23,7 @@ pub struct Logits {
 impl Logits {
     /// Number of jets.
     pub fn len(&self) -> usize {
-        if self.classes == 0 { 0 } else { self.values.len() / self.classes }
+        self.values.len().checked_div(self.classes).unwrap_or(0)
     }
 
     /// Whether there are none.

@@ -667,12 +667,14 @@ impl<'a, B: Backbone> Run<'a, B> {
     fn evaluation_is_due(&self, phase_step: u64) -> bool {
         let per_epoch = self.setting.steps_per_epoch;
         phase_step == self.counters.phase_steps
-            || phase_step % self.setting.options.evaluate_every.steps(per_epoch) == 0
+            || phase_step.is_multiple_of(self.setting.options.evaluate_every.steps(per_epoch))
     }
 
     fn checkpoint_is_due(&self) -> bool {
         let Some(checkpoints) = self.setting.checkpoints else { return false };
-        let due = |step: u64, every: Option<u64>| every.is_some_and(|every| every > 0 && step % every == 0);
+        let due = |step: u64, every: Option<u64>| {
+            every.is_some_and(|every| every > 0 && step.is_multiple_of(every))
+        };
         due(self.counters.step, checkpoints.every.steps)
             || due(
                 self.counters.phase_step,

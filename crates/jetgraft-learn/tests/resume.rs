@@ -1,5 +1,7 @@
 //! A run that is cut off anywhere and resumed ends with the bits of one that was not.
 
+#![allow(clippy::unwrap_used)] // Also in helpers, where the workspace's rule for tests does not reach.
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Studies: pairing, resuming, sharing a folder, reading results back.
 
+#![allow(clippy::unwrap_used)] // Also in helpers, where the workspace's rule for tests does not reach.
+
 mod common;
 
 use std::fs::{self, File};
