@@ -27,9 +27,11 @@ pub struct Cell {
     pub seed: usize,
     /// Signal score of each test jet, in the order of the labels.
     pub scores: Vec<f64>,
-    /// Validation AUC after each epoch.
+    /// Validation AUC at each evaluation.
     pub validation_auc: Vec<f64>,
-    /// Seconds of wall time since the start, after each epoch.
+    /// Passes over the training jets until each evaluation.
+    pub epochs: Vec<f64>,
+    /// Seconds of wall time since the start until each evaluation, itself included.
     pub seconds: Vec<f64>,
     /// CPU seconds of the whole training.
     pub cpu_seconds: f64,
@@ -137,8 +139,7 @@ pub fn study_table(
             for (cell, base) in group.iter().zip(&reference) {
                 let wanted = base.validation_auc.iter().copied().fold(f64::MIN, f64::max);
                 let reached = first_reaching(&cell.validation_auc, wanted)?;
-                let epochs: Vec<f64> = (1..=cell.validation_auc.len()).map(|epoch| epoch as f64).collect();
-                epochs_needed.push(reached.cost(&epochs)?);
+                epochs_needed.push(reached.cost(&cell.epochs)?);
                 seconds_needed.push(reached.cost(&cell.seconds)?);
             }
             let mean = |f: &dyn Fn(&Cell) -> f64| group.iter().map(|cell| f(cell)).sum::<f64>() / group.len() as f64;
@@ -156,7 +157,7 @@ pub fn study_table(
                 seconds_to_scratch: summarise(&seconds_needed)?,
                 seconds: mean(&|cell| cell.seconds.last().copied().unwrap_or(0.0)),
                 cpu_seconds: mean(&|cell| cell.cpu_seconds),
-                epochs: mean(&|cell| cell.validation_auc.len() as f64),
+                epochs: mean(&|cell| cell.epochs.last().copied().unwrap_or(0.0)),
             });
         }
     }

@@ -26,7 +26,7 @@ const SCORE_BINS: usize = 25;
 /// Signal efficiency of the cut whose sculpting is shown.
 const CUT_EFFICIENCY: f64 = 0.5;
 /// Jet-mass axis, GeV.
-const MASS_GEV: (usize, f64, f64) = (30, 0.0, 300.0);
+const MASS_GEV: (usize, f64, f64) = (15, 0.0, 300.0);
 
 /// All figures, the answer first.
 ///
@@ -138,7 +138,7 @@ fn data_efficiency(study: &Study) -> Result<Figure> {
             cut.estimate.interval().map(|interval| Reference { name, score: estimate(interval) });
     }
     let metric = Metric::Rejection { signal_efficiency: CUT_EFFICIENCY };
-    Ok(figure::data_efficiency(&DataEfficiency {
+    let mut figure = figure::data_efficiency(&DataEfficiency {
         context: context(study),
         metrics: vec![
             MetricPanel { metric: Metric::Auc, plans: auc, reference: auc_reference },
@@ -148,7 +148,9 @@ fn data_efficiency(study: &Study) -> Result<Figure> {
         over: over_seeds(study),
         n_test: study.labels.len() as u64,
         caption: None,
-    })?)
+    })?;
+    figure.title = "How many target jets does a score take?".into();
+    Ok(figure)
 }
 
 fn roc_figure(study: &Study, size: usize) -> Result<Figure> {
@@ -194,6 +196,7 @@ fn roc_figure(study: &Study, size: usize) -> Result<Figure> {
         caption: None,
     })?;
     figure.id = format!("roc-n{size}");
+    figure.title = format!("At {size} target jets");
     Ok(figure)
 }
 
@@ -206,11 +209,11 @@ fn loss_figure(study: &Study, size: usize) -> Result<Figure> {
         let longest = histories.iter().map(|h| h.training.len()).max().unwrap_or(0);
         let mut curve =
             LossCurve { plan: plan.clone(), training: Vec::new(), validation: Vec::new(), chosen_epoch: None };
-        for epoch in 0..longest {
+        for evaluation in 0..longest {
             for (points, column) in [(&mut curve.training, true), (&mut curve.validation, false)] {
                 let values: Vec<f64> = histories
                     .iter()
-                    .filter_map(|h| if column { h.training.get(epoch) } else { h.validation.get(epoch) }.copied())
+                    .filter_map(|h| if column { h.training.get(evaluation) } else { h.validation.get(evaluation) }.copied())
                     .collect();
                 // A mean over the seeds that are still training would jump when one stops: the curve ends instead.
                 if values.len() < histories.len() {
@@ -220,7 +223,9 @@ fn loss_figure(study: &Study, size: usize) -> Result<Figure> {
                     Ok(interval) => estimate(&interval),
                     Err(_) => Estimate::new(values[0], values[0], values[0]),
                 };
-                points.push(EpochPoint { epoch: (epoch + 1) as f64, loss });
+                // All cells of a size evaluate after the same number of steps.
+                let epoch = histories.first().and_then(|h| h.epochs.get(evaluation)).copied().unwrap_or(0.0);
+                points.push(EpochPoint { epoch, loss });
             }
         }
         let chosen: Vec<f64> = histories.iter().map(|h| h.chosen_epoch).collect();
@@ -240,6 +245,7 @@ fn loss_figure(study: &Study, size: usize) -> Result<Figure> {
         caption: None,
     })?;
     figure.id = format!("loss-n{size}");
+    figure.title = format!("At {size} target jets");
     Ok(figure)
 }
 
@@ -266,7 +272,7 @@ fn score_figure(study: &Study, size: usize) -> Result<Figure> {
             auc: Some(estimate(&auc_over_seeds(&scores, &study.labels, study.record.statistics.band_level)?.total)),
         });
     }
-    Ok(figure::scores(&ScoreFigure {
+    let mut figure = figure::scores(&ScoreFigure {
         context: context(study),
         edges: (0..=SCORE_BINS).map(|bin| bin as f64 / SCORE_BINS as f64).collect(),
         plans,
@@ -274,7 +280,9 @@ fn score_figure(study: &Study, size: usize) -> Result<Figure> {
         background: study.record.target.classes[0].clone(),
         scale: Scale::Log,
         caption: None,
-    })?)
+    })?;
+    figure.title = format!("At {size} target jets");
+    Ok(figure)
 }
 
 fn scores_len(cells: &[&Cell]) -> f64 {
@@ -284,7 +292,7 @@ fn scores_len(cells: &[&Cell]) -> f64 {
 fn lund_plane(study: &Study) -> Result<Figure> {
     let plane = &study.lund_plane;
     let names = &study.record.target.classes;
-    Ok(figure::lund_plane(&LundPlane {
+    let mut figure = figure::lund_plane(&LundPlane {
         context: context(study),
         x_edges: plane.ln_inverse_delta_edges.clone(),
         y_edges: plane.ln_kt_edges.clone(),
@@ -304,7 +312,9 @@ fn lund_plane(study: &Study) -> Result<Figure> {
         }),
         emissions: "declusterings of all Lund planes of the jet".into(),
         caption: None,
-    })?)
+    })?;
+    figure.title = "Where the classes split".into();
+    Ok(figure)
 }
 
 fn mass_sculpting(study: &Study, size: usize) -> Result<Figure> {
@@ -337,7 +347,7 @@ fn mass_sculpting(study: &Study, size: usize) -> Result<Figure> {
         let distance = jensen_shannon_subset(&before, &after, &bootstrap)?.distance;
         cuts.push(MassCut { plan: plan.clone(), after: after.sums(), js_distance: estimate(&distance) });
     }
-    Ok(figure::mass_sculpting(&MassSculpting {
+    let mut figure = figure::mass_sculpting(&MassSculpting {
         context: context(study),
         edges: axis.edges().to_vec(),
         before: before.sums(),
@@ -346,5 +356,7 @@ fn mass_sculpting(study: &Study, size: usize) -> Result<Figure> {
         background: study.record.target.classes[0].clone(),
         target_size: Some(size as u64),
         caption: None,
-    })?)
+    })?;
+    figure.title = "Background before and after the cut".into();
+    Ok(figure)
 }

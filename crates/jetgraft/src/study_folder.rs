@@ -119,9 +119,11 @@ pub struct History {
     pub size: usize,
     /// Seed.
     pub seed: usize,
-    /// Training loss of each epoch.
+    /// Passes over the training jets until each evaluation.
+    pub epochs: Vec<f64>,
+    /// Mean training loss since the evaluation before.
     pub training: Vec<f64>,
-    /// Validation loss after each epoch.
+    /// Validation loss at each evaluation.
     pub validation: Vec<f64>,
     /// Epochs before the weights that were chosen.
     pub chosen_epoch: f64,
@@ -256,6 +258,7 @@ impl Cells {
             plan: plan.into(),
             size,
             seed,
+            epochs: run.log.iter().map(|record| record.epoch).collect(),
             training: run.log.iter().map(|record| record.training_loss).collect(),
             validation: run.log.iter().map(|record| record.validation.loss).collect(),
             chosen_epoch: chosen,
@@ -266,6 +269,7 @@ impl Cells {
             seed,
             scores,
             validation_auc: run.log.iter().map(|record| record.validation.auc.unwrap_or(0.5)).collect(),
+            epochs: run.log.iter().map(|record| record.epoch).collect(),
             seconds: run.log.iter().map(|record| record.cost.seconds).collect(),
             cpu_seconds: run.record.cpu_seconds.unwrap_or(0.0),
             chosen_epoch: chosen,
