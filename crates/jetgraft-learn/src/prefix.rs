@@ -4,12 +4,16 @@
 //! computed once, kept on the host, and gathered for each batch. On the CPU the gathered rows have the same bits as
 //! those computed in the batch, because no kernel lets rows of different jets touch each other.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::tensor::{Device, Tensor};
 use jetgraft_data::{GraphSet, PackedBatch};
 use jetgraft_nn::contract::{Backbone, Mode, Rows};
+use jetgraft_nn::{state, weights};
 
 use crate::batch::{rows, to_device};
 use crate::error::LearnError;
+use crate::names::stage_of;
 
 /// Activations of a set of jets at one cut.
 #[derive(Clone, Debug)]
@@ -85,6 +89,70 @@ impl Prefix {
             );
         }
         rows(values, self.width, device)
+    }
+}
+
+/// Activations that several runs share: the cells of a study see the same validation and test jets through the
+/// same frozen stages.
+#[derive(Debug)]
+pub struct Shelf {
+    limit_bytes: u64,
+    /// Oldest first.
+    kept: Mutex<Vec<(String, Arc<Prefix>)>>,
+}
+
+impl Shelf {
+    /// An empty one that holds at most `limit_bytes`.
+    pub fn new(limit_bytes: u64) -> Self {
+        Self { limit_bytes, kept: Mutex::new(Vec::new()) }
+    }
+
+    /// The output of the first `cut` stages for `set`, whose digest is `set_digest`: from the shelf, or computed
+    /// and put there in the place of the oldest. `None` if it is larger than the whole shelf.
+    ///
+    /// # Errors
+    /// As [`Prefix::compute`].
+    pub fn get<B: Backbone>(
+        &self,
+        model: &B,
+        set: &GraphSet,
+        set_digest: &str,
+        cut: usize,
+        batch_size: usize,
+        device: &Device,
+    ) -> Result<Option<Arc<Prefix>>, LearnError> {
+        let needed = bytes(model, set, cut);
+        if needed > self.limit_bytes {
+            return Ok(None);
+        }
+        let stages = model.stages();
+        let mut frozen = state::state(model);
+        let mut homeless = None;
+        frozen.retain(|name, _| match stage_of(name, &stages) {
+            Ok(stage) => stage < cut,
+            Err(error) => {
+                homeless = Some(error);
+                false
+            }
+        });
+        if let Some(error) = homeless {
+            return Err(error);
+        }
+        let digest = blake3::hash(&weights::to_bytes(&frozen, &Default::default()));
+        let key = format!("{cut} {digest} {set_digest}");
+        // A panic elsewhere cannot leave the list half changed.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, prefix)) = kept.iter().find(|(found, _)| *found == key) {
+            return Ok(Some(prefix.clone()));
+        }
+        let size = |prefix: &Prefix| 4 * prefix.values.len() as u64;
+        let mut total: u64 = kept.iter().map(|(_, prefix)| size(prefix)).sum();
+        while total + needed > self.limit_bytes && !kept.is_empty() {
+            total -= size(&kept.remove(0).1);
+        }
+        let prefix = Arc::new(Prefix::compute(model, set, cut, batch_size, device)?);
+        kept.push((key, prefix.clone()));
+        Ok(Some(prefix))
     }
 }
 

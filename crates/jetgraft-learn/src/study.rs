@@ -5,7 +5,7 @@
 //! goes with its process, however that ends.
 //!
 //! # Seeds
-//! With `S` the study's seed, `i` the number of the seed of a cell and [`derive`](crate::seeds::derive) the hash:
+//! With `S` the study's seed, `i` the number of the seed of a cell and [`derive`] the hash:
 //! fresh weights come from `derive(S, "weights", [i])`, order and dropout from `derive(S, "training", [i])`, subsets
 //! from `derive(S, "subsets", [])`. So cells of one `i` differ in plan and size only: they are paired.
 
@@ -30,8 +30,9 @@ use crate::evaluate::score;
 use crate::graft::{GraftAllow, GraftReport, graft, ungrafted};
 use crate::names::names_of;
 use crate::observer::Observer;
-use crate::plan::{Plan, PlanOptions};
-use crate::predict::{Logits, logits};
+use crate::plan::{Phase, Plan, PlanOptions};
+use crate::predict::{Logits, logits_from};
+use crate::prefix::Shelf;
 use crate::record::{Chosen, End, Evaluation, Record};
 use crate::seeds::derive;
 use crate::snapshot::{self, Files, json, parse};
@@ -194,7 +195,8 @@ pub struct Study<'a, F> {
     pub folder: &'a Path,
     /// When cells write checkpoints.
     pub checkpoints: CheckpointEvery,
-    /// Host memory for the output of frozen stages; see [`Job::cache_bytes`].
+    /// Host memory for the output of frozen stages, once for a cell's training jets (see [`Job::cache_bytes`]) and
+    /// once for the validation and test jets, which cells share.
     pub cache_bytes: u64,
 }
 
@@ -301,8 +303,12 @@ impl<F> Study<'_, F> {
         for (name, set) in [("training", pool), ("validation", validation), ("test", test)] {
             check_set(name, set, &model)?;
         }
-        let subsets = self.subsets()?;
-        let digests = (fingerprint(validation), fingerprint(test));
+        let shared = Shared {
+            subsets: self.subsets()?,
+            validation: fingerprint(validation),
+            test: fingerprint(test),
+            shelf: Shelf::new(self.cache_bytes),
+        };
         let cells = self.options.cells();
         let mut outcome = Outcome { cells: Vec::new(), pending: Vec::new() };
         let mut stopped = false;
@@ -312,7 +318,7 @@ impl<F> Study<'_, F> {
                 continue;
             }
             observer.cell(cell, number, cells.len());
-            match self.cell::<B>(cell, &subsets, &digests, observer)? {
+            match self.cell::<B>(cell, &shared, observer)? {
                 Progress::Done(result, fresh) => {
                     observer.finished(&result.record, fresh);
                     outcome.cells.push(*result);
@@ -341,8 +347,7 @@ impl<F> Study<'_, F> {
     fn cell<B: Backbone>(
         &self,
         cell: &Cell,
-        subsets: &Subsets,
-        (validation_digest, test_digest): &(String, String),
+        shared: &Shared,
         observer: &mut dyn StudyObserver,
     ) -> Result<Progress, LearnError>
     where
@@ -352,6 +357,7 @@ impl<F> Study<'_, F> {
         let Some(study_plan) = options.plans.iter().find(|plan| plan.name == cell.plan) else {
             return Err(LearnError::option("cell.plan", &cell.plan, "one of the study's plans"));
         };
+        let subsets = &shared.subsets;
         let index = cell.seed as u64;
         let weights_seed = derive(options.seed, "weights", &[index]);
         let training_seed = derive(options.seed, "training", &[index]);
@@ -370,8 +376,8 @@ impl<F> Study<'_, F> {
             options: digest(&json(&(cell, &study_plan.plan, &train_options))),
             start: digest(&weights::to_bytes(&start, &none)),
             training: fingerprint(&training),
-            validation: validation_digest.clone(),
-            test: test_digest.clone(),
+            validation: shared.validation.clone(),
+            test: shared.test.clone(),
         };
         let folder = self.folder.join("cells").join(cell.id());
         fs::create_dir_all(&folder).map_err(LearnError::io(&folder, "create the folder"))?;
@@ -403,6 +409,7 @@ impl<F> Study<'_, F> {
                 options: &train_options,
                 device: self.device,
                 cache_bytes: self.cache_bytes,
+                shelf: Some(&shared.shelf),
                 checkpoints: Some(&checkpoints),
             },
             observer,
@@ -411,7 +418,14 @@ impl<F> Study<'_, F> {
             return Ok(Progress::Stopped);
         }
         let test = &self.data.test;
-        let test_logits = logits(&trained.model, test, train_options.evaluation_batch_size, self.device)?;
+        let batch_size = train_options.evaluation_batch_size;
+        let prefix = match plan.phases.iter().map(Phase::fixed_prefix).min() {
+            None | Some(0) => None,
+            Some(cut) => {
+                shared.shelf.get(&trained.model, test, &shared.test, cut, batch_size, self.device)?
+            }
+        };
+        let test_logits = logits_from(&trained.model, test, prefix.as_deref(), batch_size, self.device)?;
         let size = subsets.sizes.iter().position(|&size| size == cell.size);
         let record = CellRecord {
             cell: cell.clone(),
@@ -453,6 +467,14 @@ impl<F> Study<'_, F> {
             )
         })
     }
+}
+
+/// What all cells of a run of a study use.
+struct Shared {
+    subsets: Subsets,
+    validation: String,
+    test: String,
+    shelf: Shelf,
 }
 
 enum Progress {

@@ -25,7 +25,7 @@ use crate::objective::classify::{ClassWeights, cross_entropy, total_weight};
 use crate::observer::{Observer, Outline, Signal, StepEvent};
 use crate::optimiser::{Optimiser, OptimiserOptions};
 use crate::plan::{Phase, Plan};
-use crate::prefix::{self, Prefix};
+use crate::prefix::{self, Prefix, Shelf};
 use crate::record::{Chosen, Cost, End, Evaluation, Record};
 use crate::schedule::ScheduleOptions;
 use crate::seeds::derive;
@@ -228,6 +228,9 @@ pub struct Job<'a, B> {
     /// Host memory that the output of frozen stages may take; where it would take more, it is computed in every
     /// pass. 0 switches the cache off. It changes speed only.
     pub cache_bytes: u64,
+    /// Where the output of frozen stages for the validation jets is shared with other runs, if it is; then it does
+    /// not count towards `cache_bytes`.
+    pub shelf: Option<&'a Shelf>,
     /// Where the run keeps checkpoints, if anywhere.
     pub checkpoints: Option<&'a Checkpoints>,
 }
@@ -279,6 +282,7 @@ struct Setting<'a> {
     device: Device,
     autodiff: Device,
     cache_bytes: u64,
+    shelf: Option<&'a Shelf>,
     batching: Batching,
     stages: usize,
     steps_per_epoch: u64,
@@ -304,7 +308,7 @@ struct Stretch<'a, B> {
     /// The network outside autodiff, for those stages.
     frozen: Option<B>,
     training: Option<Prefix>,
-    validation: Option<Prefix>,
+    validation: Option<Arc<Prefix>>,
     /// Fixed tensors at the start.
     fixed: State,
     rates: std::collections::BTreeMap<String, f64>,
@@ -322,7 +326,7 @@ struct Stepped {
 
 impl<'a, B: Backbone> Run<'a, B> {
     fn begin(job: Job<'a, B>, observer: &mut dyn Observer) -> Result<Self, LearnError> {
-        let Job { model, plan, training, validation, options, device, cache_bytes, checkpoints } = job;
+        let Job { model, plan, training, validation, options, device, cache_bytes, shelf, checkpoints } = job;
         options.check()?;
         check_set("training", &training, &model)?;
         check_set("validation", &validation, &model)?;
@@ -364,6 +368,7 @@ impl<'a, B: Backbone> Run<'a, B> {
             autodiff: device.clone().autodiff(),
             device,
             cache_bytes,
+            shelf,
             batching,
             stages: model.stages().len(),
             steps_per_epoch,
@@ -549,20 +554,28 @@ impl<'a, B: Backbone> Run<'a, B> {
         if prefix == 0 {
             return Ok(stretch);
         }
-        let bytes = prefix::bytes(&self.model, &setting.training, prefix)
-            + prefix::bytes(&self.model, &setting.validation, prefix);
+        let batch_size = setting.options.evaluation_batch_size;
+        let compute = |set: &GraphSet| Prefix::compute(&self.model, set, prefix, batch_size, &setting.device);
+        let mut bytes = prefix::bytes(&self.model, &setting.training, prefix);
+        if setting.shelf.is_none() {
+            bytes += prefix::bytes(&self.model, &setting.validation, prefix);
+        }
         if bytes <= setting.cache_bytes {
-            let compute = |set: &GraphSet| {
-                Prefix::compute(
-                    &self.model,
-                    set,
-                    prefix,
-                    setting.options.evaluation_batch_size,
-                    &setting.device,
-                )
-            };
             stretch.training = Some(compute(&setting.training)?);
-            stretch.validation = Some(compute(&setting.validation)?);
+            stretch.validation = match setting.shelf {
+                Some(shelf) => {
+                    let digest = &setting.identity.validation;
+                    shelf.get(
+                        &self.model,
+                        &setting.validation,
+                        digest,
+                        prefix,
+                        batch_size,
+                        &setting.device,
+                    )?
+                }
+                None => Some(Arc::new(compute(&setting.validation)?)),
+            };
             debug!(stages = prefix, bytes, "output of frozen stages is kept");
         } else {
             stretch.frozen = Some(self.model.valid());
@@ -694,7 +707,7 @@ impl<'a, B: Backbone> Run<'a, B> {
         let validation = evaluate_from(
             &self.model,
             &setting.validation,
-            stretch.validation.as_ref(),
+            stretch.validation.as_deref(),
             setting.class_weights.as_deref(),
             setting.options.evaluation_batch_size,
             &setting.device,

@@ -61,6 +61,16 @@ fn go(
     folder: &Path,
     observer: &mut dyn StudyObserver,
 ) -> Result<Outcome, LearnError> {
+    go_with(options, data, folder, observer, 1 << 30)
+}
+
+fn go_with(
+    options: &StudyOptions,
+    data: &StudyData,
+    folder: &Path,
+    observer: &mut dyn StudyObserver,
+    cache_bytes: u64,
+) -> Result<Outcome, LearnError> {
     let device = Device::flex();
     let source = source();
     Study {
@@ -71,9 +81,24 @@ fn go(
         device: &device,
         folder,
         checkpoints: CheckpointEvery { steps: Some(2), epochs: None },
-        cache_bytes: 1 << 30,
+        cache_bytes,
     }
     .run(observer)
+}
+
+#[test]
+fn sharing_the_output_of_frozen_stages_changes_no_bit() {
+    let (mut options, data) = (options(), data());
+    options.plans.remove(1);
+    let run = |cache_bytes: u64| {
+        let root = tempfile::tempdir().unwrap();
+        go_with(&options, &data, root.path(), &mut Silent, cache_bytes).unwrap()
+    };
+    let none = run(0);
+    // Room for all, for one set at a time, and for none of validation and test.
+    for bytes in [1 << 30, 2500, 1500] {
+        same(&none.cells, &run(bytes).cells);
+    }
 }
 
 #[derive(Default)]

@@ -186,6 +186,7 @@ pub fn job<'a, B: Backbone>(
         options,
         device,
         cache_bytes: 1 << 30,
+        shelf: None,
         checkpoints: None,
     }
 }
