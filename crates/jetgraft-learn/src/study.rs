@@ -5,7 +5,7 @@
 //! goes with its process, however that ends.
 //!
 //! # Seeds
-//! With `S` the study's seed, `i` the number of the seed of a cell and [`derive`] the hash:
+//! With `S` the study's seed, `i` the number of the seed of a cell and [`derive()`] the hash:
 //! fresh weights come from `derive(S, "weights", [i])`, order and dropout from `derive(S, "training", [i])`, subsets
 //! from `derive(S, "subsets", [])`. So cells of one `i` differ in plan and size only: they are paired.
 
