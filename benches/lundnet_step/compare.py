@@ -194,4 +194,5 @@ def main():
             side.process.wait()
 
 
-main()
+if __name__ == "__main__":
+    main()

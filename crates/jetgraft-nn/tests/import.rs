@@ -92,9 +92,7 @@ fn hostile_files_never_panic() {
             let _ = read(&damaged);
         }
     }
-    for run in
-        [&b"(" as &[u8], b"\x85", b"}q\x00h\x00\x85", b"]q\x00h\x00a", b"2", b"(((tt", b"cos\nsystem\n"]
-    {
+    for run in [&b"("[..], b"\x85", b"}q\x00h\x00\x85", b"]q\x00h\x00a", b"2", b"(((tt", b"cos\nsystem\n"] {
         let mut bytes = b"\x80\x02)".to_vec();
         for _ in 0..300_000 / run.len() {
             bytes.extend_from_slice(run);

@@ -156,6 +156,16 @@ pub fn difference(found: &[f32], expected: &[f32]) -> f32 {
     worst / square.sqrt().max(1e-6)
 }
 
+/// Length of the difference relative to the length of the expected vector.
+pub fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    assert!(found.iter().all(|value| value.is_finite()));
+    let length =
+        |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let difference = length(&mut found.iter().zip(expected).map(|(&f, &e)| f64::from(f) - f64::from(e)));
+    difference / length(&mut expected.iter().map(|&e| f64::from(e))).max(1e-6)
+}
+
 /// Gradients by name; a parameter without one is left out.
 pub fn gradients<M: Module>(module: &M, found: &Gradients) -> State {
     struct Visitor<'a>(&'a Gradients, Vec<String>, State);

@@ -9,7 +9,7 @@ use super::cpu::{Inputs, Passed};
 use super::kernels;
 use crate::ops::bridge::{row_range, slice};
 use crate::ops::cpu::{
-    Affine, Matrix, NormGradient, Path, Statistics, Tiles, add_up, product, scratch, split, unset,
+    Affine, Buffer, Matrix, NormGradient, Path, Statistics, Tiles, add_up, product, split, unset,
 };
 
 /// Which gradients someone waits for.
@@ -21,6 +21,8 @@ pub struct Wanted {
     pub node_weights: bool,
     /// Of the second product's weight.
     pub linear: bool,
+    /// Of the first norm's parameters.
+    pub norm_1: bool,
 }
 
 /// Gradients of a block; a vector that nobody waits for is empty.
@@ -69,18 +71,20 @@ pub fn backward(
         inputs.shortcut.as_ref().zip(passed.statistics_side.as_ref()).map(|((_, norm), statistics)| {
             NormGradient::new(pairs(&side_sums), statistics, slice(&norm.weight))
         });
-    let mut messages = Vec::new();
+    let mut messages = Buffer::default();
     let mut first = None;
     match (&passed.statistics_1, &passed.statistics_2) {
         (Some(statistics_1), Some(statistics_2)) => {
             let second = NormGradient::new(pairs(&second_sums), statistics_2, slice(&inputs.norm_2.weight));
-            let pass = Messages { inputs, tiles: &tiles, passed, statistics_1, statistics_2, path };
-            let (dz, first_sums, linear) = pass.run(&d, &second, wanted.linear);
-            (messages, gradients.linear) = (dz, linear);
-            let norm = NormGradient::new(pairs(&first_sums), statistics_1, slice(&inputs.norm_1.weight));
-            gradients.norm_1 = (norm.weight.clone(), norm.bias.clone());
+            if wanted.x || wanted.node_weights || wanted.linear || wanted.norm_1 {
+                let pass = Messages { inputs, tiles: &tiles, passed, statistics_1, statistics_2, path };
+                let (dz, first_sums, linear) = pass.run(&d, &second, wanted.linear);
+                (messages, gradients.linear) = (dz, linear);
+                let norm = NormGradient::new(pairs(&first_sums), statistics_1, slice(&inputs.norm_1.weight));
+                gradients.norm_1 = (norm.weight.clone(), norm.bias.clone());
+                first = Some((norm, statistics_1));
+            }
             gradients.norm_2 = (second.weight, second.bias);
-            first = Some((norm, statistics_1));
         }
         _ => {
             gradients.linear = vec![0.0; c * c];
@@ -110,12 +114,12 @@ fn output_pass(
     y: &[f32],
     dy: &[f32],
     path: Path,
-) -> (Vec<f32>, Pairs, Pairs) {
+) -> (Buffer, Pairs, Pairs) {
     let (c, stride) = (inputs.outputs(), inputs.stride());
     let second = passed.statistics_2.as_ref().map(|statistics| {
         (statistics, statistics.scale(slice(&inputs.norm_2.weight)), slice(&inputs.norm_2.bias))
     });
-    let mut d = unset(tiles.rows() * c);
+    let mut d = Buffer::take(tiles.rows() * c);
     let (second, side) = tiles
         .split(&mut d, c)
         .into_par_iter()
@@ -157,53 +161,51 @@ struct Messages<'a> {
 
 impl Messages<'_> {
     /// Gradients `[E, C]` of the first norm's output, their sums, and the gradient of the product's weight.
-    fn run(&self, d: &[f32], second: &NormGradient, want_weight: bool) -> (Vec<f32>, Pairs, Vec<f32>) {
+    fn run(&self, d: &[f32], second: &NormGradient, want_weight: bool) -> (Buffer, Pairs, Vec<f32>) {
         let Self { inputs, tiles, passed, statistics_1, statistics_2, path } = *self;
         let (c, stride) = (inputs.outputs(), inputs.stride());
         let scale_1 = statistics_1.scale(slice(&inputs.norm_1.weight));
         let norm_1 = Affine { mean: &statistics_1.mean, scale: &scale_1, bias: slice(&inputs.norm_1.bias) };
         let norm_2 = Affine { mean: &statistics_2.mean, scale: &second.k0, bias: slice(&inputs.norm_2.bias) };
         let linear = Matrix::rows(slice(&inputs.linear), c, c, c).transposed();
-        let mut out = unset(inputs.edges() * c);
+        let mut out = Buffer::take(inputs.edges() * c);
         let mut pieces = split(&mut out, inputs.edge_lengths(tiles, c).into_iter()).into_iter();
         let chunks: Vec<_> = tiles
             .chunks()
             .into_iter()
             .map(|chunk| (chunk.clone(), pieces.by_ref().take(chunk.len()).collect::<Vec<_>>()))
             .collect();
-        let done: Vec<(Pairs, Vec<f32>)> = chunks
+        let done: Vec<(Pairs, Buffer)> = chunks
             .into_par_iter()
-            .map_init(
-                || (Vec::new(), Vec::new()),
-                |(h, dz), (chunk, pieces)| {
-                    let mut weight = vec![0f32; if want_weight { c * c } else { 0 }];
-                    let mut sums = Pairs::with_capacity(chunk.len());
-                    for (tile, out) in chunk.zip(pieces) {
-                        let nodes = tiles.range(tile);
-                        let edges = inputs.edges_of(tiles, tile);
-                        let (start, count) = (edges.offsets[0] as usize, edges.senders.len());
-                        let u = &passed.u[nodes.start * stride..nodes.end * stride];
-                        let z = &passed.z[start * c..(start + count) * c];
-                        let (h, dz) = (scratch(h, count * c), scratch(dz, count * c));
-                        kernels::messages(path, u, stride, edges, norm_1, h);
-                        let d = &d[nodes.start * c..nodes.end * c];
-                        kernels::second_gradient(path, d, z, edges, norm_2, &second.k1, &second.k2, dz);
-                        let gradient = Matrix::rows(dz, count, c, c);
-                        if want_weight {
-                            let h = Matrix::rows(h, count, c, c).transposed();
-                            product(&mut weight, c, true, h, gradient);
-                        }
-                        product(out, c, false, gradient, linear);
-                        let mut sum = (vec![0f32; c], vec![0f32; c]);
-                        let mean = &statistics_1.mean;
-                        kernels::first_sums(path, out, h, u, stride, edges, mean, &mut sum.0, &mut sum.1);
-                        sums.push(sum);
+            .map_init(<(Buffer, Buffer)>::default, |(h, dz), (chunk, pieces)| {
+                let mut weight = Buffer::take(if want_weight { c * c } else { 0 });
+                weight.fill(0.0);
+                let mut sums = Pairs::with_capacity(chunk.len());
+                for (tile, out) in chunk.zip(pieces) {
+                    let nodes = tiles.range(tile);
+                    let edges = inputs.edges_of(tiles, tile);
+                    let (start, count) = (edges.offsets[0] as usize, edges.senders.len());
+                    let u = &passed.u[nodes.start * stride..nodes.end * stride];
+                    let z = &passed.z[start * c..(start + count) * c];
+                    let (h, dz) = (h.at_least(count * c), dz.at_least(count * c));
+                    kernels::messages(path, u, stride, edges, norm_1, h);
+                    let d = &d[nodes.start * c..nodes.end * c];
+                    kernels::second_gradient(path, d, z, edges, norm_2, &second.k1, &second.k2, dz);
+                    let gradient = Matrix::rows(dz, count, c, c);
+                    if want_weight {
+                        let h = Matrix::rows(h, count, c, c).transposed();
+                        product(&mut weight, c, true, h, gradient);
                     }
-                    (sums, weight)
-                },
-            )
+                    product(out, c, false, gradient, linear);
+                    let mut sum = (vec![0f32; c], vec![0f32; c]);
+                    let mean = &statistics_1.mean;
+                    kernels::first_sums(path, out, h, u, stride, edges, mean, &mut sum.0, &mut sum.1);
+                    sums.push(sum);
+                }
+                (sums, weight)
+            })
             .collect();
-        let (sums, weights): (Vec<Pairs>, Vec<Vec<f32>>) = done.into_iter().unzip();
+        let (sums, weights): (Vec<Pairs>, Vec<Buffer>) = done.into_iter().unzip();
         (out, sums.into_iter().flatten().collect(), add_up(weights))
     }
 }
@@ -237,15 +239,16 @@ impl Nodes<'_> {
             .into_iter()
             .map(|chunk| (chunk.clone(), pieces.by_ref().take(chunk.len()).collect::<Vec<_>>()))
             .collect();
-        let weights: Vec<Vec<f32>> = chunks
+        let weights: Vec<Buffer> = chunks
             .into_par_iter()
-            .map_init(Vec::new, |du, (chunk, pieces)| {
-                let mut weight = vec![0f32; if wanted.node_weights { width * stride } else { 0 }];
+            .map_init(Buffer::default, |du, (chunk, pieces)| {
+                let mut weight = Buffer::take(if wanted.node_weights { width * stride } else { 0 });
+                weight.fill(0.0);
                 for (tile, dx) in chunk.zip(pieces) {
                     let nodes = tiles.range(tile);
                     let u = &passed.u[nodes.start * stride..nodes.end * stride];
                     let d = &d[nodes.start * c..nodes.end * c];
-                    let du = scratch(du, nodes.len() * stride);
+                    let du = du.at_least(nodes.len() * stride);
                     self.node_gradient(tile, d, messages, u, du);
                     let gradient = Matrix::rows(du, nodes.len(), stride, stride);
                     if wanted.node_weights {

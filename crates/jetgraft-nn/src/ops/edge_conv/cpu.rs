@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::kernels::{self, Edges};
 use crate::ops::bridge::{integers, row_range, rows, slice};
 use crate::ops::cpu::{
-    Affine, CpuNorm, Matrix, Path, Statistics, Sums, Tiles, column_sums, product, scratch, unset,
+    Affine, Buffer, CpuNorm, Matrix, Path, Statistics, Sums, Tiles, column_sums, product, unset,
 };
 
 /// Everything that a block reads.
@@ -98,14 +98,14 @@ impl Inputs {
 }
 
 /// What the forward pass leaves for the backward.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Passed {
     /// `[N, C]`.
     pub y: Vec<f32>,
     /// `[N, stride]`.
-    pub u: Vec<f32>,
+    pub u: Buffer,
     /// Messages before the second norm, `[E, C]`.
-    pub z: Vec<f32>,
+    pub z: Buffer,
     /// Of the first norm; `None` without an edge.
     pub statistics_1: Option<Statistics>,
     /// Of the second norm; `None` without an edge.
@@ -121,7 +121,7 @@ pub fn forward(inputs: &Inputs, path: Path) -> Passed {
     let weights = inputs.node_weights(None, None);
     let weights = Matrix::rows(&weights, inputs.inputs(), stride, stride);
 
-    let mut u = unset(tiles.rows() * stride);
+    let mut u = Buffer::take(tiles.rows() * stride);
     let sums: Vec<(Sums, Sums)> = tiles
         .split(&mut u, stride)
         .into_par_iter()
@@ -141,8 +141,14 @@ pub fn forward(inputs: &Inputs, path: Path) -> Passed {
     let statistics_side = inputs.shortcut.as_ref().map(|(_, norm)| {
         norm.statistics().unwrap_or_else(|| Statistics::join(sums.iter().map(|(_, side)| side), c))
     });
-    let mut passed =
-        Passed { y: Vec::new(), u, z: Vec::new(), statistics_1: None, statistics_2: None, statistics_side };
+    let mut passed = Passed {
+        y: Vec::new(),
+        u,
+        z: Buffer::default(),
+        statistics_1: None,
+        statistics_2: None,
+        statistics_side,
+    };
     if inputs.edges() > 0 {
         let first = inputs.norm_1.statistics();
         let first = first.unwrap_or_else(|| Statistics::join(sums.iter().map(|(messages, _)| messages), c));
@@ -160,19 +166,19 @@ fn second_pass(
     u: &[f32],
     statistics: &Statistics,
     path: Path,
-) -> (Vec<f32>, Option<Statistics>) {
+) -> (Buffer, Option<Statistics>) {
     let (c, stride) = (inputs.outputs(), inputs.stride());
     let scale = statistics.scale(slice(&inputs.norm_1.weight));
     let norm = Affine { mean: &statistics.mean, scale: &scale, bias: slice(&inputs.norm_1.bias) };
     let linear = Matrix::rows(slice(&inputs.linear), c, c, c);
-    let mut z = unset(inputs.edges() * c);
+    let mut z = Buffer::take(inputs.edges() * c);
     let lengths = inputs.edge_lengths(tiles, c);
     let sums: Vec<Sums> = crate::ops::cpu::split(&mut z, lengths.into_iter())
         .into_par_iter()
         .enumerate()
-        .map_init(Vec::new, |h, (tile, z)| {
+        .map_init(Buffer::default, |h, (tile, z)| {
             let edges = inputs.edges_of(tiles, tile);
-            let h = scratch(h, z.len());
+            let h = h.at_least(z.len());
             let u = &u[tiles.range(tile).start * stride..tiles.range(tile).end * stride];
             kernels::messages(path, u, stride, edges, norm, h);
             let count = edges.senders.len();
@@ -242,12 +248,12 @@ pub fn forward_folded(inputs: &Inputs, path: Path) -> Option<Vec<f32>> {
     let (zeros, ones) = (vec![0f32; c], vec![1f32; c]);
     let mut y = unset(tiles.rows() * c);
     tiles.split(&mut y, c).into_par_iter().enumerate().for_each_init(
-        || (Vec::new(), Vec::new(), Vec::new()),
+        <(Buffer, Buffer, Buffer)>::default,
         |(u, h, z), (tile, y)| {
             let nodes = tiles.range(tile);
             let edges = inputs.edges_of(&tiles, tile);
             let count = edges.senders.len();
-            let (u, h, z) = (scratch(u, nodes.len() * stride), scratch(h, count * c), scratch(z, count * c));
+            let (u, h, z) = (u.at_least(nodes.len() * stride), h.at_least(count * c), z.at_least(count * c));
             product(u, stride, false, row_range(&inputs.x, nodes.clone()), weights);
             kernels::folded_messages(path, u, stride, edges, &shift_1, h);
             product(z, c, false, Matrix::rows(h, count, c, c), linear);

@@ -192,6 +192,7 @@ impl<const N: usize> Backward<Flex, N> for EdgeConvBackward {
             x: waits(0),
             node_weights: waits(1) || waits(2) || waits(PARENTS),
             linear: waits(3),
+            norm_1: waits(4) || waits(5),
         };
         let (dy, y) = (bridge::slice(&dy), bridge::slice(y));
         let found = backward::backward(inputs, passed, y, dy, wanted, Path::current());

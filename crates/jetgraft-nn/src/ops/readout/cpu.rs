@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use crate::ops::bridge::{integers, row_range, slice};
 use crate::ops::cpu::{
-    CpuNorm, Matrix, NormGradient, Path, Statistics, Sums, Tiles, add_up, column_sums, kernels, product,
-    relu, scratch, unset,
+    Buffer, CpuNorm, Matrix, NormGradient, Path, Statistics, Sums, Tiles, add_up, column_sums, kernels,
+    product, relu, unset,
 };
 
 /// Everything that the readout reads.
@@ -62,10 +62,10 @@ impl Inputs {
 }
 
 /// What the forward pass leaves for the backward.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Passed {
     /// After the ReLU, `[N, C]`; empty where no gradient is needed.
-    pub r: Vec<f32>,
+    pub r: Buffer,
     /// Mean of `r` over the nodes of each jet, `[B, C]`.
     pub means: Vec<f32>,
     /// Of the norm.
@@ -79,7 +79,7 @@ pub fn forward(inputs: &Inputs, keep: bool, path: Path) -> (Vec<f32>, Passed) {
     let blocks = inputs.blocks();
     let bias = slice(&inputs.bias);
     let batch = inputs.norm.running.is_none();
-    let mut r = unset(if keep { tiles.rows() * c } else { 0 });
+    let mut r = Buffer::take(if keep { tiles.rows() * c } else { 0 });
     let mut means = unset(inputs.jets() * c);
     let pieces: Vec<&mut [f32]> =
         if keep { tiles.split(&mut r, c) } else { (0..tiles.len()).map(|_| Default::default()).collect() };
@@ -89,9 +89,9 @@ pub fn forward(inputs: &Inputs, keep: bool, path: Path) -> (Vec<f32>, Passed) {
         .into_par_iter()
         .zip(jets)
         .enumerate()
-        .map_init(Vec::new, |local, (tile, (kept, means))| {
+        .map_init(Buffer::default, |local, (tile, (kept, means))| {
             let nodes = tiles.range(tile);
-            let r = if keep { kept } else { scratch(local, nodes.len() * c) };
+            let r = if keep { kept } else { local.at_least(nodes.len() * c) };
             for (at, (piece, weight, _)) in blocks.iter().enumerate() {
                 product(r, c, at > 0, row_range(piece, nodes.clone()), *weight);
             }
@@ -133,6 +133,7 @@ pub fn backward(
     dy: &[f32],
     want_pieces: &[bool],
     want_weight: bool,
+    want_bias: bool,
     path: Path,
 ) -> Gradients {
     let c = inputs.outputs();
@@ -151,6 +152,11 @@ pub fn backward(
     let sums = centred.iter().map(|(first, second)| (&first[..], &second[..]));
     let norm = NormGradient::new(sums, &passed.statistics, slice(&inputs.norm.weight));
 
+    if !want_weight && !want_bias && !want_pieces.contains(&true) {
+        let pieces = vec![Vec::new(); blocks.len()];
+        return Gradients { pieces, weight: Vec::new(), bias: Vec::new(), norm: (norm.weight, norm.bias) };
+    }
+
     let mut dx: Vec<Vec<f32>> = (blocks.iter().zip(want_pieces))
         .map(|((piece, ..), &want)| unset(if want { tiles.rows() * piece.layout().shape()[1] } else { 0 }))
         .collect();
@@ -166,14 +172,16 @@ pub fn backward(
     let chunks: Vec<_> = (tiles.chunks().into_iter())
         .map(|chunk| (chunk.clone(), rows.by_ref().take(chunk.len()).collect::<Vec<_>>()))
         .collect();
-    let done: Vec<(Vec<f32>, Vec<f32>)> = chunks
+    let done: Vec<(Buffer, Buffer)> = chunks
         .into_par_iter()
-        .map_init(Vec::new, |dz, (chunk, rows)| {
-            let mut weight = vec![0f32; if want_weight { joined * c } else { 0 }];
-            let mut bias = vec![0f32; c];
+        .map_init(Buffer::default, |dz, (chunk, rows)| {
+            let mut weight = Buffer::take(if want_weight { joined * c } else { 0 });
+            let mut bias = Buffer::take(c);
+            weight.fill(0.0);
+            bias.fill(0.0);
             for (tile, rows) in chunk.zip(rows) {
                 let nodes = tiles.range(tile);
-                let dz = scratch(dz, nodes.len() * c);
+                let dz = dz.at_least(nodes.len() * c);
                 let dy = &dy[tiles.jets[tile] * c..tiles.jets[tile + 1] * c];
                 let r = &passed.r[nodes.start * c..nodes.end * c];
                 let mean = &passed.statistics.mean;

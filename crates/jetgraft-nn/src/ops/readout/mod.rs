@@ -124,6 +124,7 @@ impl<const N: usize> Backward<Flex, N> for ReadoutBackward {
             bridge::slice(&dy),
             &wanted[..pieces],
             wanted[pieces],
+            wanted[pieces + 1],
             Path::current(),
         );
         let c = inputs.outputs();
