@@ -26,12 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::flex().autodiff();
     let tensors = read_file(Path::new(&batch))?.tensors;
     let indices = |name: &str| tensors[name].values.iter().map(|&value| value as u32).collect::<Vec<_>>();
-    let graph = RaggedGraph::from_csr(
-        &indices("jet_offsets"),
-        &indices("in_offsets"),
-        &indices("senders"),
-        &device,
-    )?;
+    let graph =
+        RaggedGraph::from_csr(&indices("jet_offsets"), &indices("in_offsets"), &indices("senders"), &device)?;
     let features = &tensors["features"];
     let features =
         Tensor::from_data(TensorData::new(features.values.clone(), features.shape.clone()), &device);

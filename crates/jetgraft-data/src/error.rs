@@ -254,20 +254,20 @@ impl DataError {
                     .into(),
             ),
             Self::NoColumn { found, nearest, .. } => Some(if nearest.is_empty() {
-                format!("map it under [data.columns]; the file has: {}", shortened(found, 24))
+                format!("map it under `columns` of the task; the file has: {}", shortened(found, 24))
             } else {
                 format!(
-                    "map it under [data.columns]; nearest: {}; the file has: {}",
+                    "map it under `columns` of the task; nearest: {}; the file has: {}",
                     quoted(nearest),
                     shortened(found, 24)
                 )
             }),
-            Self::ColumnType { .. } => {
-                Some("map another column under [data.columns]; `jetgraft inspect FILE` lists types".into())
-            }
+            Self::ColumnType { .. } => Some(
+                "map another column under `columns` of the task; `jetgraft inspect FILE` lists types".into(),
+            ),
             Self::BadRow { .. } => Some("`on_bad = \"drop\"` leaves such rows out and counts them".into()),
             Self::RaggedMismatch { .. } => {
-                Some("these columns do not belong to the same particles; check [data.columns]".into())
+                Some("these columns do not belong to the same particles; check `columns` of the task".into())
             }
             Self::Expression { nearest, .. } => {
                 (!nearest.is_empty()).then(|| format!("nearest columns: {}", quoted(nearest)))

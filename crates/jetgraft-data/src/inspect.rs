@@ -1,4 +1,4 @@
-//! What a file holds: columns, types, units, ranges, ragged lengths, missing values; and a recipe to begin with.
+//! What a file holds: columns, types, units, ranges, ragged lengths, missing values; and what a training could take from it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -88,8 +88,32 @@ pub struct Inspection {
     pub columns: Vec<ColumnReport>,
     /// Things that deserve a look before training.
     pub remarks: Vec<String>,
-    /// A `[data]` section of a recipe (TOML) to begin with.
-    pub recipe: String,
+    /// What a training could take from it.
+    pub proposal: Proposal,
+}
+
+/// Which columns play which part, and which classes there are, as far as the names and values tell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The usual columns, with the names that this file has for them.
+    pub columns: JetColumns,
+    /// Keys of [`JetColumns`] that differ from the default, in the order of the struct.
+    pub renamed: Vec<String>,
+    /// Keys of [`JetColumns`] for which no column was found.
+    pub missing: Vec<String>,
+    /// Classes; none where the file is one class of several.
+    pub classes: Vec<ClassProposal>,
+}
+
+/// A class that the columns suggest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassProposal {
+    /// A name to begin with, such as `process_1`.
+    pub name: String,
+    /// The selection, such as `process == 1`.
+    pub when: String,
+    /// Rows of the class.
+    pub rows: u64,
 }
 
 /// Sums over the values of a column; added up group by group in the order of the file.
@@ -279,7 +303,7 @@ pub fn inspect_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Ins
         })
         .collect();
     let remarks = remarks(&columns, rows);
-    let recipe = recipe(path, &columns, table.format());
+    let proposal = propose(&columns);
     Ok(Inspection {
         path: path.to_owned(),
         format: table.format(),
@@ -289,7 +313,7 @@ pub fn inspect_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Ins
         events,
         columns,
         remarks,
-        recipe,
+        proposal,
     })
 }
 
@@ -392,110 +416,80 @@ fn role<'a>(columns: &'a [ColumnReport], kind: Kind, names: &[&str]) -> Option<&
     })
 }
 
-fn recipe(path: &Path, columns: &[ColumnReport], format: Format) -> String {
-    let defaults = JetColumns::default();
+fn propose(columns: &[ColumnReport]) -> Proposal {
+    let mut proposed = JetColumns::default();
     let flat = |names: &[&str]| role(columns, Kind::Flat, names);
     let list = |names: &[&str]| role(columns, Kind::List, names);
     let relative = [
-        ("part_pt", &defaults.part_pt, list(&["part_pt", "pt", "constituent_pt", "pfcand_pt", "trk_pt"])),
-        (
-            "part_deta",
-            &defaults.part_deta,
-            list(&["part_deta", "part_etarel", "pfcand_etarel", "deta", "constituent_deta"]),
-        ),
-        (
-            "part_dphi",
-            &defaults.part_dphi,
-            list(&["part_dphi", "part_phirel", "pfcand_phirel", "dphi", "constituent_dphi"]),
-        ),
-        (
-            "part_energy",
-            &defaults.part_energy,
-            list(&["part_energy", "part_e", "energy", "constituent_energy"]),
-        ),
+        ("part_pt", list(&["part_pt", "pt", "constituent_pt", "pfcand_pt", "trk_pt"])),
+        ("part_deta", list(&["part_deta", "part_etarel", "pfcand_etarel", "deta", "constituent_deta"])),
+        ("part_dphi", list(&["part_dphi", "part_phirel", "pfcand_phirel", "dphi", "constituent_dphi"])),
+        ("part_energy", list(&["part_energy", "part_e", "energy", "constituent_energy"])),
     ];
     let cartesian = [
-        ("px", &defaults.px, list(&["px", "part_px", "particle_px", "constituent_px"])),
-        ("py", &defaults.py, list(&["py", "part_py", "particle_py", "constituent_py"])),
-        ("pz", &defaults.pz, list(&["pz", "part_pz", "particle_pz", "constituent_pz"])),
-        (
-            "energy",
-            &defaults.energy,
-            list(&["energy", "e", "part_energy", "part_e", "particle_e", "constituent_energy"]),
-        ),
+        ("px", list(&["px", "part_px", "particle_px", "constituent_px"])),
+        ("py", list(&["py", "part_py", "particle_py", "constituent_py"])),
+        ("pz", list(&["pz", "part_pz", "particle_pz", "constituent_pz"])),
+        ("energy", list(&["energy", "e", "part_energy", "part_e", "particle_e", "constituent_energy"])),
     ];
-    let complete = |roles: &[(&str, &String, Option<&str>)]| roles.iter().all(|role| role.2.is_some());
+    let complete = |roles: &[(&str, Option<&str>)]| roles.iter().all(|role| role.1.is_some());
     let form = if complete(&relative) {
         Some(ConstituentForm::Relative)
     } else {
         complete(&cartesian).then_some(ConstituentForm::Cartesian)
     };
-
-    let mut mapping = Vec::new();
-    let mut missing = Vec::new();
-    let mut map = |key: &str, default: &str, found: Option<&str>, needed: bool| match found {
-        Some(name) if name != default => mapping.push(format!("{key} = {}", quoted(name))),
-        Some(_) => {}
-        None if needed => missing.push(key.to_owned()),
-        None => {}
-    };
+    let cartesian_form = form == Some(ConstituentForm::Cartesian);
     let event = flat(&["event_id", "eventid", "event_number", "eventnumber", "event"]);
-    map("event_id", &defaults.event_id, event.or(Some(crate::columns::ROW_AS_EVENT_ID)), true);
-    let needs_axis = form != Some(ConstituentForm::Cartesian);
-    map("jet_pt", &defaults.jet_pt, flat(&["jet_pt", "fjet_pt", "fatjet_pt", "j_pt"]), needs_axis);
-    map("jet_eta", &defaults.jet_eta, flat(&["jet_eta", "fjet_eta", "fatjet_eta", "j_eta"]), needs_axis);
-    map("jet_phi", &defaults.jet_phi, flat(&["jet_phi", "fjet_phi", "fatjet_phi", "j_phi"]), needs_axis);
-    map(
-        "jet_mass",
-        &defaults.jet_mass,
-        flat(&["jet_mass", "jet_m", "fjet_m", "fatjet_mass", "j_mass"]),
-        needs_axis,
-    );
-    let lists = if form == Some(ConstituentForm::Cartesian) { &cartesian } else { &relative };
-    for (key, default, found) in lists {
-        map(key, default, *found, true);
+    let mut roles = vec![
+        ("event_id", event.or(Some(crate::columns::ROW_AS_EVENT_ID))),
+        ("jet_pt", flat(&["jet_pt", "fjet_pt", "fatjet_pt", "j_pt"])),
+        ("jet_eta", flat(&["jet_eta", "fjet_eta", "fatjet_eta", "j_eta"])),
+        ("jet_phi", flat(&["jet_phi", "fjet_phi", "fatjet_phi", "j_phi"])),
+        ("jet_mass", flat(&["jet_mass", "jet_m", "fjet_m", "fatjet_mass", "j_mass"])),
+    ];
+    let lists = if cartesian_form { &cartesian } else { &relative };
+    roles.extend(lists);
+
+    let (mut renamed, mut missing) = (Vec::new(), Vec::new());
+    for (key, found) in roles {
+        let place = match key {
+            "event_id" => &mut proposed.event_id,
+            "jet_pt" => &mut proposed.jet_pt,
+            "jet_eta" => &mut proposed.jet_eta,
+            "jet_phi" => &mut proposed.jet_phi,
+            "jet_mass" => &mut proposed.jet_mass,
+            "part_pt" => &mut proposed.part_pt,
+            "part_deta" => &mut proposed.part_deta,
+            "part_dphi" => &mut proposed.part_dphi,
+            "part_energy" => &mut proposed.part_energy,
+            "px" => &mut proposed.px,
+            "py" => &mut proposed.py,
+            "pz" => &mut proposed.pz,
+            _ => &mut proposed.energy,
+        };
+        match found {
+            Some(name) if name != place => {
+                name.clone_into(place);
+                renamed.push(key.to_owned());
+            }
+            // The jet's momentum is the sum of absolute constituents, so its columns may be absent.
+            None if !(cartesian_form && key.starts_with("jet_")) => missing.push(key.to_owned()),
+            _ => {}
+        }
     }
-    let used: Vec<&str> = lists.iter().filter_map(|role| role.2).collect();
+    let used: Vec<&str> = lists.iter().filter_map(|role| role.1).collect();
     let mev = columns.iter().any(|column| {
         used.contains(&column.name.as_str())
             && is_energy_like(&column.name)
             && column.unit.as_deref() == Some("MeV")
     });
     if mev {
-        let unit = serde_json::to_string(&EnergyUnit::MeV).unwrap_or_default();
-        mapping.push(format!("unit = {unit}"));
+        proposed.unit = EnergyUnit::MeV;
+        renamed.push("unit".to_owned());
     }
-
-    let mut text = format!("[data]\nfiles = [{}]\n", quoted(&path.to_string_lossy()));
-    if !missing.is_empty() {
-        text.push_str(&format!(
-            "# no column found for: {}; map them under [data.columns]\n",
-            missing.join(", ")
-        ));
-    }
-    if !mapping.is_empty() {
-        text.push_str("\n[data.columns]\n");
-        for line in mapping {
-            text.push_str(&line);
-            text.push('\n');
-        }
-    }
-    for (name, when, count) in classes(columns) {
-        text.push_str(&format!(
-            "\n[[data.classes]]\nname = {}  # {count} rows\nwhen = {}\n",
-            quoted(&name),
-            quoted(&when)
-        ));
-    }
-    if classes(columns).is_empty() {
-        let file = quoted(&path.to_string_lossy());
-        let why = match format {
-            Format::LundJson => "one class a file",
-            Format::Parquet => "no column of classes found; one class a file",
-        };
-        text.push_str(&format!("\n[[data.classes]]  # {why}\nname = \"signal\"\nfiles = [{file}]\n"));
-    }
-    text
+    let classes =
+        classes(columns).into_iter().map(|(name, when, rows)| ClassProposal { name, when, rows }).collect();
+    Proposal { columns: proposed, renamed, missing, classes }
 }
 
 /// Classes that the columns suggest: name, condition, rows.
@@ -544,21 +538,6 @@ fn reference(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if plain { name.to_owned() } else { format!("`{name}`") }
-}
-
-/// A TOML basic string.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            control if control.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(control))),
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 /// A number in about six characters.
@@ -627,6 +606,6 @@ impl fmt::Display for Inspection {
         for remark in &self.remarks {
             writeln!(f, "note: {remark}")?;
         }
-        write!(f, "\n{}", self.recipe)
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //! * [`mod@lund_graphs`]: jets to graphs of declusterings, and packed ragged batches
 //! * [`split`], [`subset`], [`loader`], [`standardise`]: who trains on what, in which order, on which scale
 //! * [`ledger`], [`manifest`]: read = used + dropped by reason; which files, with digests
-//! * [`mod@inspect`]: what a file holds, and a recipe for it
+//! * [`mod@inspect`]: what a file holds, and what a training could take from it
 //! * [`writer`], [`atomic`]: files of ours, whole or absent
 //!
 //! No function depends on the number of threads, on timing or on the order of files in a folder. Nothing here panics on

@@ -96,7 +96,7 @@ fn digest_and_counts_are_those_of_the_readme() {
 }
 
 #[test]
-fn inspect_describes_it_and_proposes_a_recipe_that_works() {
+fn inspect_describes_it_and_finds_columns_and_classes() {
     let path = samples("jets_r10_pt500.parquet");
     let inspection = inspect(&path).unwrap();
     assert_eq!((inspection.rows, inspection.events, inspection.groups), (13_381, Some(8_116), 14));
@@ -108,8 +108,10 @@ fn inspect_describes_it_and_proposes_a_recipe_that_works() {
     assert!((lengths.mean - 1_087_640.0 / 13_381.0).abs() < 1e-9);
     assert_eq!(column("process").distinct.as_ref().unwrap()[&2], 4440);
     assert!(column("part_pt").storage.as_ref().unwrap().compression.contains("ZSTD"));
-    assert!(inspection.recipe.contains("when = \"process == 2\""), "{}", inspection.recipe);
-    assert!(!inspection.recipe.contains("[data.columns]"), "{}", inspection.recipe);
+    let proposal = &inspection.proposal;
+    let classes: Vec<_> = proposal.classes.iter().map(|class| (class.when.as_str(), class.rows)).collect();
+    assert_eq!(classes, [("process == 0", 6540), ("process == 1", 2401), ("process == 2", 4440)]);
+    assert!(proposal.renamed.is_empty() && proposal.missing.is_empty(), "{proposal:?}");
     assert!(inspection.remarks.is_empty(), "{:?}", inspection.remarks);
     let text = inspection.to_string();
     assert!(text.contains("list of f32") && text.contains("13381 rows"), "{text}");

@@ -110,6 +110,9 @@ pub enum LearnError {
         /// As asked for now.
         expected: String,
     },
+    /// The keeper of a study's cells refused; see [`crate::study::CellStore`].
+    #[error("{0}")]
+    Store(Box<dyn std::error::Error + Send + Sync>),
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -173,7 +176,7 @@ impl LearnError {
             Self::Homeless { .. } | Self::FrozenMoved { .. } => {
                 Some("this is a fault of the program; please report it".into())
             }
-            Self::Io { .. } | Self::Statistics(_) => None,
+            Self::Io { .. } | Self::Statistics(_) | Self::Store(_) => None,
             Self::DataSet(error) => error.hint(),
             Self::Network(error) => error.hint().map(str::to_owned),
         }

@@ -145,14 +145,32 @@ pub fn read(path: &Path) -> Result<Files, LearnError> {
 /// # Errors
 /// [`LearnError::Io`].
 pub fn sweep(parent: &Path) -> Result<(), LearnError> {
+    sweep_named(parent, ".")
+}
+
+/// Removes what killed writers of the snapshot `path` have left beside it; other snapshots in the same folder may be
+/// at work.
+///
+/// # Errors
+/// [`LearnError::Io`].
+pub fn sweep_beside(path: &Path) -> Result<(), LearnError> {
+    match (path.file_name(), path.parent()) {
+        (Some(name), Some(parent)) => sweep_named(parent, &format!(".{}.", name.to_string_lossy())),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what in `parent` is named as temporary and begins like that.
+fn sweep_named(parent: &Path, beginning: &str) -> Result<(), LearnError> {
     if !parent.is_dir() {
         return Ok(());
     }
     for entry in fs::read_dir(parent).map_err(LearnError::io(parent, "list"))? {
         let path = entry.map_err(LearnError::io(parent, "list"))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with('.') && name.ends_with(".tmp") && path.is_dir() {
-            fs::remove_dir_all(&path).map_err(LearnError::io(&path, "remove"))?;
+        if name.starts_with(beginning) && name.ends_with(".tmp") {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(LearnError::io(&path, "remove"))?;
         }
     }
     Ok(())
@@ -270,6 +288,13 @@ mod tests {
         fs::create_dir(root.path().join(".snapshot.1.tmp")).unwrap();
         sweep(root.path()).unwrap();
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        for name in [".snapshot.1.tmp", ".snapshot.checkpoints.1.old.tmp", ".snapshot2.1.tmp"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        fs::write(root.path().join(".snapshot.scores.1.tmp"), b"").unwrap();
+        sweep_beside(&folder).unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+        fs::remove_dir(root.path().join(".snapshot2.1.tmp")).unwrap();
         remove(&folder).unwrap();
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }

@@ -1,15 +1,17 @@
 //! The matrix plan x target size x seed: independent cells, each resumable, on the same validation and test jets.
 //!
-//! A study is a folder. `cells/<plan>-n<size>-s<seed>/` holds a `lock`, `checkpoints/` while the cell runs, and
-//! `result/` when it is done. Processes that share the folder take cells that are neither done nor locked; a lock
-//! goes with its process, however that ends.
+//! The engine decides which cell runs, on which jets and from which weights; what a finished cell looks like on the
+//! disk is the business of a [`CellStore`]. Beside the folder that the store names for a cell, the engine keeps
+//! `<folder>.lock` and `<folder>.checkpoints` while the cell runs. Processes that share the folders take cells that are
+//! neither done nor locked; a lock goes with its process, however that ends.
 //!
 //! # Seeds
-//! With `S` the study's seed, `i` the number of the seed of a cell and [`derive()`] the hash:
-//! fresh weights come from `derive(S, "weights", [i])`, order and dropout from `derive(S, "training", [i])`, subsets
-//! from `derive(S, "subsets", [])`. So cells of one `i` differ in plan and size only: they are paired.
+//! With `S` the study's seed, `i` the number of the seed of a cell and [`derive`](crate::seeds::derive) the hash:
+//! fresh weights come from `derive(S, "initial weights", [i])`, order and dropout from `derive(S, "training", [i])`,
+//! subsets from `derive(S, "subsets", [])`. So cells of one `i` differ in plan and size only: they are paired.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,47 +21,38 @@ use jetgraft_data::subset::{Sharing, Subsets, subsets};
 use jetgraft_data::{GraphSet, check_disjoint};
 use jetgraft_nn::contract::Backbone;
 use jetgraft_nn::error::NnError;
-use jetgraft_nn::state::{NamedTensor, Role, State, load_state, state};
+use jetgraft_nn::state::{State, load_state, state};
 use jetgraft_nn::weights;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use crate::checkpoint::{CheckpointEvery, Checkpoints};
 use crate::error::LearnError;
-use crate::evaluate::score;
 use crate::graft::{GraftAllow, GraftReport, graft, ungrafted};
 use crate::names::names_of;
 use crate::observer::Observer;
 use crate::plan::{Phase, Plan, PlanOptions};
 use crate::predict::{Logits, logits_from};
 use crate::prefix::Shelf;
-use crate::record::{Chosen, End, Evaluation, Record};
+use crate::record::End;
 use crate::seeds::derive;
-use crate::snapshot::{self, Files, json, parse};
-use crate::trainer::{Job, Span, TrainOptions, check_set, fingerprint, train};
-
-const RECORD: &str = "record.json";
-const TEST: &str = "test.safetensors";
-const WEIGHTS: &str = "weights.safetensors";
-const LOGITS: &str = "logits";
+use crate::snapshot::{self, json};
+use crate::trainer::{Job, TrainOptions, Trained, check_set, fingerprint, train};
 
 /// One plan of a study, and how it trains.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StudyPlan {
-    /// Its name in folders and tables: lower-case letters, digits, `-`, `_` and `.`.
+    /// Its name in folders and tables: letters, digits, `-` and `_`.
     pub name: String,
     /// What of the source is kept, frozen, and at which rate the rest learns.
     pub plan: PlanOptions,
     /// How it trains; the seed in it is replaced, see the [module](self). The budget is per cell: `epochs` gives
     /// small sizes fewer steps, `steps` gives every size the same.
-    #[serde(default)]
     pub train: TrainOptions,
 }
 
-/// What a recipe says about a study.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The matrix.
+#[derive(Clone, Debug, PartialEq)]
 pub struct StudyOptions {
     /// Everything random of the study follows from it.
     pub seed: u64,
@@ -70,7 +63,6 @@ pub struct StudyOptions {
     /// Plans.
     pub plans: Vec<StudyPlan>,
     /// Mismatches between source and target that are accepted.
-    #[serde(default)]
     pub allow: GraftAllow,
 }
 
@@ -85,14 +77,13 @@ impl StudyOptions {
         }
         let mut names = BTreeSet::new();
         for plan in &self.plans {
-            let good = |letter: char| {
-                letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-_.".contains(letter)
-            };
-            if plan.name.is_empty() || plan.name.starts_with('.') || !plan.name.chars().all(good) {
-                let expected = "lower-case letters, digits, `-`, `_` and `.`, not first a `.`";
+            let good = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+            if plan.name.is_empty() || !plan.name.chars().all(good) {
+                let expected = "letters, digits, `-` and `_`";
                 return Err(LearnError::option("study.plans.name", format!("`{}`", plan.name), expected));
             }
-            if !names.insert(&plan.name) {
+            // Not every file system tells `A` from `a`.
+            if !names.insert(plan.name.to_ascii_lowercase()) {
                 return Err(LearnError::option(
                     "study.plans.name",
                     format!("`{}` twice", plan.name),
@@ -118,23 +109,13 @@ impl StudyOptions {
         cells
     }
 
-    /// What the plans may spend, in words: whether comparisons are at equal budget.
-    pub fn budget(&self) -> String {
-        let words = |span: Span| match span {
-            Span::Epochs(epochs) => format!("{epochs} epochs"),
-            Span::Steps(steps) => format!("{steps} steps"),
-        };
-        let first = self.plans.first().map(|plan| plan.train.budget);
-        match first {
-            Some(budget) if self.plans.iter().all(|plan| plan.train.budget == budget) => {
-                format!("{} at most, the same for every plan and size", words(budget))
-            }
-            _ => {
-                let each =
-                    self.plans.iter().map(|plan| format!("{} {}", plan.name, words(plan.train.budget)));
-                format!("not the same for every plan: {}", each.collect::<Vec<_>>().join(", "))
-            }
-        }
+    /// The training jets of every cell, as rows of `pool`.
+    ///
+    /// # Errors
+    /// As [`subsets`].
+    pub fn subsets(&self, pool: &GraphSet) -> Result<Subsets, LearnError> {
+        let seed = derive(self.seed, "subsets", &[]);
+        Ok(subsets(&pool.label, &pool.event_id, &self.sizes, self.seeds, seed)?)
     }
 }
 
@@ -150,10 +131,10 @@ pub struct Cell {
     pub seed: usize,
 }
 
-impl Cell {
-    /// Its folder's name.
-    pub fn id(&self) -> String {
-        format!("{}-n{}-s{}", self.plan, self.size, self.seed)
+/// For people, who count seeds from 1.
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} with {} jets, seed {}", self.plan, self.size, self.seed + 1)
     }
 }
 
@@ -168,31 +149,41 @@ pub struct StudyData {
     pub test: Arc<GraphSet>,
 }
 
-/// The networks that plans start from.
-#[derive(Clone, Copy, Debug)]
-pub enum Sources<'a> {
-    /// There is none: only plans that start from nothing can run.
-    None,
-    /// The same for all cells.
-    One(&'a State),
-    /// One for each seed, so that the spread over seeds holds that of the source.
-    PerSeed(&'a [State]),
+/// Where finished cells are kept. The engine asks and tells; files and formats are the store's own.
+pub trait CellStore<B> {
+    /// Where the result of `cell` is or will be: a folder or a file of its own.
+    fn folder(&self, cell: &Cell) -> PathBuf;
+
+    /// What the result of `cell` depends on; `None` if there is no result yet.
+    ///
+    /// # Errors
+    /// A result that is damaged or of another format; a store's own errors go into [`LearnError::Store`].
+    fn finished(&self, cell: &Cell) -> Result<Option<CellIdentity>, LearnError>;
+
+    /// Keeps a result, whole or not at all. It is called once a cell, while the engine holds the cell's lock.
+    ///
+    /// # Errors
+    /// The store's own, in [`LearnError::Store`].
+    fn write(&self, result: &CellResult<B>) -> Result<(), LearnError>;
 }
 
+/// Draws a fresh target network for a plan from a seed.
+pub type Draw<'a, B> = dyn Fn(&StudyPlan, u64) -> Result<B, NnError> + 'a;
+
 /// A study about to be done.
-pub struct Study<'a, F> {
+pub struct Study<'a, B> {
     /// What.
     pub options: &'a StudyOptions,
     /// On what.
     pub data: &'a StudyData,
-    /// From what.
-    pub sources: Sources<'a>,
-    /// A fresh target network from a seed.
-    pub network: F,
+    /// From what, the same for all cells; without it only plans that start from nothing can run.
+    pub source: Option<&'a State>,
+    /// Fresh target networks.
+    pub network: &'a Draw<'a, B>,
     /// Where it computes.
     pub device: &'a Device,
-    /// Its folder.
-    pub folder: &'a Path,
+    /// Where results go.
+    pub store: &'a dyn CellStore<B>,
     /// When cells write checkpoints.
     pub checkpoints: CheckpointEvery,
     /// Host memory for the output of frozen stages, once for a cell's training jets (see [`Job::cache_bytes`]) and
@@ -216,7 +207,7 @@ pub struct CellIdentity {
     pub test: String,
 }
 
-/// What is known of a finished cell, without tensors.
+/// What a cell is, known before its training ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CellRecord {
@@ -230,68 +221,48 @@ pub struct CellRecord {
     pub weights_seed: u64,
     /// Seed of order and dropout.
     pub training_seed: u64,
-    /// What came from the source.
-    pub graft: GraftReport,
-    /// Which weights were chosen.
-    pub chosen: Chosen,
-    /// Why training ended.
-    pub end: End,
-    /// Steps done.
-    pub steps: u64,
-    /// Wall time of training and validation, s.
-    pub seconds: f64,
-    /// Processor time over all threads, s, where the system tells it.
-    pub cpu_seconds: Option<f64>,
-    /// Elements of the parameters that learnt.
-    pub trained_parameters: usize,
-    /// Elements of all parameters.
-    pub parameters: usize,
-    /// The chosen weights on the test jets.
-    pub test: Evaluation,
-    /// Training, evaluation by evaluation.
-    pub log: Vec<Record>,
 }
 
-/// A finished cell.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CellResult {
-    /// What is known of it.
+/// A cell that has just been finished.
+#[derive(Clone, Debug)]
+pub struct CellResult<B> {
+    /// What it is.
     pub record: CellRecord,
-    /// Logits of the test jets, in their order.
+    /// What came from the source.
+    pub graft: GraftReport,
+    /// The training, with the chosen weights.
+    pub trained: Trained<B>,
+    /// Logits of the test jets, in their order, with the chosen weights.
     pub test: Logits,
-    /// The chosen weights.
-    pub weights: State,
 }
 
 /// What a study has come to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Finished cells, in the order of [`StudyOptions::cells`].
-    pub cells: Vec<CellResult>,
-    /// Cells that are not done: taken by another process, or left when the observer asked to stop.
+    /// Cells whose results are in the store.
+    pub done: Vec<Cell>,
+    /// Cells that are not done: at work in another process, or left when the observer asked to stop.
     pub pending: Vec<Cell>,
 }
 
 /// Follows a study; its methods as an [`Observer`] follow the cell at work.
 pub trait StudyObserver: Observer {
-    /// A cell begins or goes on: the `number`-th (from 0) of `total`.
-    fn cell(&mut self, _cell: &Cell, _number: usize, _total: usize) {}
+    /// A cell is looked at; what follows is about it.
+    fn cell(&mut self, _cell: &Cell) {}
 
     /// A cell is done, now (`fresh`) or earlier.
-    fn finished(&mut self, _record: &CellRecord, _fresh: bool) {}
+    fn finished(&mut self, _cell: &Cell, _fresh: bool) {}
 }
 
 impl StudyObserver for crate::observer::Silent {}
 
-impl<F> Study<'_, F> {
+impl<B: Backbone> Study<'_, B> {
     /// Does every cell that is not done and not at work elsewhere.
     ///
     /// # Errors
-    /// [`LearnError::OtherJob`] for a finished cell of other options or jets; what [`graft`] and [`train`] say.
-    pub fn run<B: Backbone>(&self, observer: &mut dyn StudyObserver) -> Result<Outcome, LearnError>
-    where
-        F: Fn(u64) -> Result<B, NnError>,
-    {
+    /// [`LearnError::OtherJob`] for a finished cell of other options or jets; what the store, [`graft`] and [`train`]
+    /// say.
+    pub fn run(&self, observer: &mut dyn StudyObserver) -> Result<Outcome, LearnError> {
         let StudyData { pool, validation, test } = self.data;
         self.options.check()?;
         check_disjoint(&[
@@ -299,76 +270,65 @@ impl<F> Study<'_, F> {
             ("validation", &validation.event_id),
             ("test", &test.event_id),
         ])?;
-        let model = (self.network)(0)?;
-        for (name, set) in [("training", pool), ("validation", validation), ("test", test)] {
-            check_set(name, set, &model)?;
+        for plan in &self.options.plans {
+            let model = (self.network)(plan, 0)?;
+            for (name, set) in [("training", pool), ("validation", validation), ("test", test)] {
+                check_set(name, set, &model)?;
+            }
         }
         let shared = Shared {
-            subsets: self.subsets()?,
+            subsets: self.options.subsets(pool)?,
             validation: fingerprint(validation),
             test: fingerprint(test),
             shelf: Shelf::new(self.cache_bytes),
         };
-        let cells = self.options.cells();
-        let mut outcome = Outcome { cells: Vec::new(), pending: Vec::new() };
-        let mut stopped = false;
-        for (number, cell) in cells.iter().enumerate() {
-            if stopped {
-                outcome.pending.push(cell.clone());
-                continue;
-            }
-            observer.cell(cell, number, cells.len());
-            match self.cell::<B>(cell, &shared, observer)? {
-                Progress::Done(result, fresh) => {
-                    observer.finished(&result.record, fresh);
-                    outcome.cells.push(*result);
+        let mut done = Vec::new();
+        let mut pending = self.options.cells();
+        // The second look is at cells that other processes held at the first: they may be done by now, or free.
+        for _ in 0..2 {
+            let mut taken = Vec::new();
+            let mut cells = pending.into_iter();
+            while let Some(cell) = cells.next() {
+                observer.cell(&cell);
+                match self.cell(&cell, &shared, observer)? {
+                    Progress::Done { fresh } => {
+                        observer.finished(&cell, fresh);
+                        done.push(cell);
+                    }
+                    Progress::Taken => taken.push(cell),
+                    Progress::Stopped => {
+                        taken.push(cell);
+                        taken.extend(cells);
+                        return Ok(Outcome { done, pending: taken });
+                    }
                 }
-                Progress::Taken => outcome.pending.push(cell.clone()),
-                Progress::Stopped => {
-                    stopped = true;
-                    outcome.pending.push(cell.clone());
-                }
             }
+            pending = taken;
         }
-        Ok(outcome)
+        Ok(Outcome { done, pending })
     }
 
-    /// The training jets of every cell.
-    ///
-    /// # Errors
-    /// As [`subsets`].
-    pub fn subsets(&self) -> Result<Subsets, LearnError> {
-        let options = self.options;
-        let seed = derive(options.seed, "subsets", &[]);
-        let pool = &self.data.pool;
-        Ok(subsets(&pool.label, &pool.event_id, &options.sizes, options.seeds, seed)?)
-    }
-
-    fn cell<B: Backbone>(
+    fn cell(
         &self,
         cell: &Cell,
         shared: &Shared,
         observer: &mut dyn StudyObserver,
-    ) -> Result<Progress, LearnError>
-    where
-        F: Fn(u64) -> Result<B, NnError>,
-    {
+    ) -> Result<Progress, LearnError> {
         let options = self.options;
         let Some(study_plan) = options.plans.iter().find(|plan| plan.name == cell.plan) else {
             return Err(LearnError::option("cell.plan", &cell.plan, "one of the study's plans"));
         };
         let subsets = &shared.subsets;
         let index = cell.seed as u64;
-        let weights_seed = derive(options.seed, "weights", &[index]);
+        let weights_seed = derive(options.seed, "initial weights", &[index]);
         let training_seed = derive(options.seed, "training", &[index]);
         let train_options = TrainOptions { seed: training_seed, ..study_plan.train.clone() };
-        let fresh = (self.network)(weights_seed)?;
-        let fresh_state = state(&fresh);
-        let plan = Plan::new(&fresh.stages(), &names_of(&fresh_state), &study_plan.plan)?;
-        let (start, report) = if plan.needs_source() {
-            graft(self.source(cell)?, &fresh_state, &plan, &options.allow)?
-        } else {
-            ungrafted(&fresh_state, &plan)?
+        let drawn = (self.network)(study_plan, weights_seed)?;
+        let fresh_state = state(&drawn);
+        let plan = Plan::new(&drawn.stages(), &names_of(&fresh_state), &study_plan.plan)?;
+        let (start, graft) = match self.source {
+            Some(source) if plan.needs_source() => graft(source, &fresh_state, &plan, &options.allow)?,
+            _ => ungrafted(&fresh_state, &plan)?,
         };
         let training = Arc::new(self.data.pool.select(subsets.rows(cell.seed, cell.size)));
         let none = Default::default();
@@ -379,93 +339,97 @@ impl<F> Study<'_, F> {
             validation: shared.validation.clone(),
             test: shared.test.clone(),
         };
-        let folder = self.folder.join("cells").join(cell.id());
-        fs::create_dir_all(&folder).map_err(LearnError::io(&folder, "create the folder"))?;
-        let result_folder = folder.join("result");
-        if let Some(result) = finished(&result_folder, &identity)? {
-            return Ok(Progress::Done(Box::new(result), false));
+        let folder = self.store.folder(cell);
+        let lock_path = beside(&folder, "lock");
+        let done = self.finished(cell, &identity)?;
+        // Next to a result, a lock file is what a process left that was killed at its last lines: there is tidying to do.
+        if done && !lock_path.exists() {
+            return Ok(Progress::Done { fresh: false });
         }
-        let lock_path = folder.join("lock");
+        if let Some(parent) = folder.parent() {
+            fs::create_dir_all(parent).map_err(LearnError::io(parent, "create the folder"))?;
+        }
         let lock = File::create(&lock_path).map_err(LearnError::io(&lock_path, "create"))?;
         match lock.try_lock() {
             Ok(()) => {}
+            Err(TryLockError::WouldBlock) if done => return Ok(Progress::Done { fresh: false }),
             Err(TryLockError::WouldBlock) => return Ok(Progress::Taken),
             Err(TryLockError::Error(error)) => return Err(LearnError::io(&lock_path, "lock")(error)),
         }
         // Another process may have finished it between the look and the lock.
-        if let Some(result) = finished(&result_folder, &identity)? {
-            return Ok(Progress::Done(Box::new(result), false));
-        }
-        snapshot::sweep(&folder)?;
-        let checkpoint_folder = folder.join("checkpoints");
+        let fresh = !self.finished(cell, &identity)?;
         let checkpoints =
-            Checkpoints { folder: checkpoint_folder.clone(), every: self.checkpoints, resume: true };
-        let trained = train(
-            Job {
-                model: load_state(fresh, &start)?,
-                plan: &plan,
-                training,
-                validation: self.data.validation.clone(),
-                options: &train_options,
-                device: self.device,
-                cache_bytes: self.cache_bytes,
-                shelf: Some(&shared.shelf),
-                checkpoints: Some(&checkpoints),
-            },
-            observer,
-        )?;
-        if trained.end == End::Stopped {
-            return Ok(Progress::Stopped);
-        }
-        let test = &self.data.test;
-        let batch_size = train_options.evaluation_batch_size;
-        let prefix = match plan.phases.iter().map(Phase::fixed_prefix).min() {
-            None | Some(0) => None,
-            Some(cut) => {
-                shared.shelf.get(&trained.model, test, &shared.test, cut, batch_size, self.device)?
+            Checkpoints { folder: beside(&folder, "checkpoints"), every: self.checkpoints, resume: true };
+        if fresh {
+            snapshot::sweep_beside(&folder)?;
+            let trained = train(
+                Job {
+                    model: load_state(drawn, &start)?,
+                    plan: &plan,
+                    training,
+                    validation: self.data.validation.clone(),
+                    options: &train_options,
+                    device: self.device,
+                    cache_bytes: self.cache_bytes,
+                    shelf: Some(&shared.shelf),
+                    checkpoints: Some(&checkpoints),
+                },
+                observer,
+            )?;
+            if trained.end == End::Stopped {
+                return Ok(Progress::Stopped);
             }
-        };
-        let test_logits = logits_from(&trained.model, test, prefix.as_deref(), batch_size, self.device)?;
-        let size = subsets.sizes.iter().position(|&size| size == cell.size);
-        let record = CellRecord {
-            cell: cell.clone(),
-            identity,
-            sharing: size.map_or(Sharing::Disjoint, |at| subsets.sharing[at]),
-            weights_seed,
-            training_seed,
-            graft: report,
-            chosen: trained.chosen,
-            end: trained.end,
-            steps: trained.steps,
-            seconds: trained.seconds,
-            cpu_seconds: trained.cpu_seconds,
-            trained_parameters: trained.trained_parameters,
-            parameters: trained.parameters,
-            test: score(&test_logits, &test.label, None)?,
-            log: trained.log,
-        };
-        let result = CellResult { record, test: test_logits, weights: state(&trained.model) };
-        result.write(&result_folder)?;
-        if checkpoint_folder.is_dir() {
-            fs::remove_dir_all(&checkpoint_folder).map_err(LearnError::io(&checkpoint_folder, "remove"))?;
+            info!(%cell, steps = trained.steps, "cell done");
+            let size = subsets.sizes.iter().position(|&size| size == cell.size);
+            let sharing = size.map_or(Sharing::Disjoint, |at| subsets.sharing[at]);
+            let test = self.test(&trained.model, &plan, &train_options, shared)?;
+            let record = CellRecord { cell: cell.clone(), identity, sharing, weights_seed, training_seed };
+            self.store.write(&CellResult { record, graft, trained, test })?;
         }
-        info!(cell = cell.id(), steps = result.record.steps, auc = result.record.test.auc, "cell done");
-        Ok(Progress::Done(Box::new(result), true))
+        if checkpoints.folder.is_dir() {
+            snapshot::remove(&checkpoints.folder)?;
+        }
+        // The lock file goes last. Only for tidiness: whoever still gets this lock finds the cell finished.
+        let _ = fs::remove_file(&lock_path);
+        Ok(Progress::Done { fresh })
     }
 
-    fn source(&self, cell: &Cell) -> Result<&State, LearnError> {
-        let found = match self.sources {
-            Sources::None => None,
-            Sources::One(state) => Some(state),
-            Sources::PerSeed(states) => states.get(cell.seed),
+    /// The one look at the test jets.
+    fn test(
+        &self,
+        model: &B,
+        plan: &Plan,
+        options: &TrainOptions,
+        shared: &Shared,
+    ) -> Result<Logits, LearnError> {
+        let (test, batch_size) = (&self.data.test, options.evaluation_batch_size);
+        let prefix = match plan.phases.iter().map(Phase::fixed_prefix).min() {
+            None | Some(0) => None,
+            Some(cut) => shared.shelf.get(model, test, &shared.test, cut, batch_size, self.device)?,
         };
-        found.ok_or_else(|| {
-            LearnError::option(
-                "source",
-                format!("none for seed {}", cell.seed),
-                format!("one for plan `{}`", cell.plan),
-            )
-        })
+        logits_from(model, test, prefix.as_deref(), batch_size, self.device)
+    }
+
+    /// Whether a cell is done; an error if it is not the one that is meant.
+    fn finished(&self, cell: &Cell, identity: &CellIdentity) -> Result<bool, LearnError> {
+        let Some(found) = self.store.finished(cell)? else { return Ok(false) };
+        for (what, found, expected) in [
+            ("options", &found.options, &identity.options),
+            ("start weights", &found.start, &identity.start),
+            ("training set", &found.training, &identity.training),
+            ("validation set", &found.validation, &identity.validation),
+            ("test set", &found.test, &identity.test),
+        ] {
+            if found != expected {
+                return Err(LearnError::OtherJob {
+                    folder: self.store.folder(cell),
+                    what: what.to_owned(),
+                    found: format!("digest {}", found.get(..16).unwrap_or(found)),
+                    expected: format!("digest {}", expected.get(..16).unwrap_or(expected)),
+                });
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -478,106 +442,19 @@ struct Shared {
 }
 
 enum Progress {
-    Done(Box<CellResult>, bool),
+    Done { fresh: bool },
     Taken,
     Stopped,
 }
 
-/// A cell that is done, if it is, and is the one that is meant.
-fn finished(folder: &Path, identity: &CellIdentity) -> Result<Option<CellResult>, LearnError> {
-    if !folder.is_dir() {
-        return Ok(None);
-    }
-    let result = CellResult::read(folder)?;
-    let found = &result.record.identity;
-    for (what, found, expected) in [
-        ("options", &found.options, &identity.options),
-        ("start weights", &found.start, &identity.start),
-        ("training set", &found.training, &identity.training),
-        ("validation set", &found.validation, &identity.validation),
-        ("test set", &found.test, &identity.test),
-    ] {
-        if found != expected {
-            return Err(LearnError::OtherJob {
-                folder: folder.to_owned(),
-                what: what.to_owned(),
-                found: format!("digest {}", found.get(..16).unwrap_or(found)),
-                expected: format!("digest {}", expected.get(..16).unwrap_or(expected)),
-            });
-        }
-    }
-    Ok(Some(result))
+/// `folder.ending`, where `folder` itself may have dots.
+fn beside(folder: &Path, ending: &str) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(ending);
+    folder.with_file_name(name)
 }
 
 fn digest(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
-}
-
-/// The results that lie in a study's folder, for those who only want to read: no network, no data.
-///
-/// # Errors
-/// [`LearnError::Damaged`] naming a file, [`LearnError::Io`].
-pub fn collect(options: &StudyOptions, folder: &Path) -> Result<Outcome, LearnError> {
-    let mut outcome = Outcome { cells: Vec::new(), pending: Vec::new() };
-    for cell in options.cells() {
-        let result = result_folder(folder, &cell);
-        if result.is_dir() {
-            outcome.cells.push(CellResult::read(&result)?);
-        } else {
-            outcome.pending.push(cell);
-        }
-    }
-    Ok(outcome)
-}
-
-/// Where the result of a cell lies in a study's folder.
-pub fn result_folder(folder: &Path, cell: &Cell) -> PathBuf {
-    folder.join("cells").join(cell.id()).join("result")
-}
-
-impl CellResult {
-    /// Writes it as the folder `folder`, whole or not at all.
-    ///
-    /// # Errors
-    /// [`LearnError::Io`].
-    pub fn write(&self, folder: &Path) -> Result<(), LearnError> {
-        let none = Default::default();
-        let tensor = NamedTensor {
-            shape: vec![self.test.len(), self.test.classes],
-            values: self.test.values.clone(),
-            role: Role::Parameter,
-        };
-        let logits = State::from([(LOGITS.to_owned(), tensor)]);
-        let files = Files::from([
-            (RECORD.to_owned(), json(&self.record)),
-            (TEST.to_owned(), weights::to_bytes(&logits, &none)),
-            (WEIGHTS.to_owned(), weights::to_bytes(&self.weights, &none)),
-        ]);
-        snapshot::write(folder, &files)
-    }
-
-    /// Reads and checks one.
-    ///
-    /// # Errors
-    /// [`LearnError::Damaged`] naming the file, [`LearnError::Io`].
-    pub fn read(folder: &Path) -> Result<Self, LearnError> {
-        let files = snapshot::read(folder)?;
-        let damaged = |name: &str, found: String, expected: &str| LearnError::Damaged {
-            file: folder.join(name),
-            found,
-            expected: expected.to_owned(),
-        };
-        let state = |name: &str| -> Result<State, LearnError> {
-            let bytes = files.get(name).ok_or_else(|| damaged(name, "no file".into(), "tensors"))?;
-            Ok(weights::from_bytes(bytes).map_err(|error| error.in_file(&folder.join(name)))?.0)
-        };
-        let mut tensors = state(TEST)?;
-        let logits = match tensors.remove(LOGITS) {
-            Some(NamedTensor { shape, values, .. }) if shape.len() == 2 => {
-                Logits { classes: shape[1], values }
-            }
-            _ => return Err(damaged(TEST, "no matrix `logits`".into(), "logits of the test jets")),
-        };
-        Ok(Self { record: parse(&files, folder, RECORD)?, test: logits, weights: state(WEIGHTS)? })
-    }
 }

@@ -6,7 +6,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use common::{Tiny, jets, same_bits};
@@ -14,13 +14,85 @@ use jetgraft_learn::LearnError;
 use jetgraft_learn::checkpoint::CheckpointEvery;
 use jetgraft_learn::observer::{Observer, Signal, Silent, StepEvent};
 use jetgraft_learn::plan::PlanOptions;
-use jetgraft_learn::record::End;
+use jetgraft_learn::predict::Logits;
+use jetgraft_learn::record::{Chosen, End};
+use jetgraft_learn::snapshot::{self, Files};
 use jetgraft_learn::study::{
-    Cell, CellRecord, CellResult, Outcome, Sources, Study, StudyData, StudyObserver, StudyOptions, StudyPlan,
-    collect, result_folder,
+    Cell, CellIdentity, CellRecord, CellResult, CellStore, Outcome, Study, StudyData, StudyObserver,
+    StudyOptions, StudyPlan,
 };
 use jetgraft_learn::trainer::{Span, TrainOptions};
 use jetgraft_nn::state::{State, state};
+use jetgraft_nn::weights;
+use serde::{Deserialize, Serialize};
+
+/// What is kept of a cell here.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Kept {
+    record: CellRecord,
+    kept_parameters: usize,
+    trained_parameters: usize,
+    parameters: usize,
+    chosen: Chosen,
+    end: End,
+    steps: u64,
+    evaluations: usize,
+    test: Logits,
+}
+
+const KEPT: &str = "kept.json";
+const WEIGHTS: &str = "weights.safetensors";
+
+/// A store as simple as can be: one folder a cell.
+struct Folders<'a>(&'a Path);
+
+impl Folders<'_> {
+    fn read(&self, cell: &Cell) -> Result<Option<(Kept, State)>, LearnError> {
+        let folder = self.folder(cell);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let files = snapshot::read(&folder)?;
+        let kept =
+            serde_json::from_slice(&files[KEPT]).map_err(|error| LearnError::Store(Box::new(error)))?;
+        Ok(Some((kept, weights::from_bytes(&files[WEIGHTS])?.0)))
+    }
+
+    fn all(&self, options: &StudyOptions) -> Vec<(Kept, State)> {
+        options.cells().iter().filter_map(|cell| self.read(cell).unwrap()).collect()
+    }
+}
+
+impl CellStore<Tiny> for Folders<'_> {
+    fn folder(&self, cell: &Cell) -> PathBuf {
+        self.0.join("cells").join(format!("{}-n{}-s{}", cell.plan, cell.size, cell.seed))
+    }
+
+    fn finished(&self, cell: &Cell) -> Result<Option<CellIdentity>, LearnError> {
+        Ok(self.read(cell)?.map(|(kept, _)| kept.record.identity))
+    }
+
+    fn write(&self, result: &CellResult<Tiny>) -> Result<(), LearnError> {
+        let trained = &result.trained;
+        let kept = Kept {
+            record: result.record.clone(),
+            kept_parameters: result.graft.kept_parameters(),
+            trained_parameters: trained.trained_parameters,
+            parameters: trained.parameters,
+            chosen: trained.chosen.clone(),
+            end: trained.end,
+            steps: trained.steps,
+            evaluations: trained.log.len(),
+            test: result.test.clone(),
+        };
+        let none = Default::default();
+        let files = Files::from([
+            (KEPT.to_owned(), serde_json::to_vec(&kept).unwrap()),
+            (WEIGHTS.to_owned(), weights::to_bytes(&state(&trained.model), &none)),
+        ]);
+        snapshot::write(&self.folder(&result.record.cell), &files)
+    }
+}
 
 fn options() -> StudyOptions {
     let train = TrainOptions {
@@ -76,10 +148,10 @@ fn go_with(
     Study {
         options,
         data,
-        sources: Sources::One(&source),
-        network: |seed| Ok(Tiny::new(2, seed, &device)),
+        source: Some(&source),
+        network: &|_, seed| Ok(Tiny::new(2, seed, &device)),
         device: &device,
-        folder,
+        store: &Folders(folder),
         checkpoints: CheckpointEvery { steps: Some(2), epochs: None },
         cache_bytes,
     }
@@ -92,12 +164,13 @@ fn sharing_the_output_of_frozen_stages_changes_no_bit() {
     options.plans.remove(1);
     let run = |cache_bytes: u64| {
         let root = tempfile::tempdir().unwrap();
-        go_with(&options, &data, root.path(), &mut Silent, cache_bytes).unwrap()
+        go_with(&options, &data, root.path(), &mut Silent, cache_bytes).unwrap();
+        Folders(root.path()).all(&options)
     };
     let none = run(0);
     // Room for all, for one set at a time, and for none of validation and test.
     for bytes in [1 << 30, 2500, 1500] {
-        same(&none.cells, &run(bytes).cells);
+        same(&none, &run(bytes));
     }
 }
 
@@ -119,60 +192,67 @@ impl Observer for Count {
 }
 
 impl StudyObserver for Count {
-    fn cell(&mut self, cell: &Cell, number: usize, total: usize) {
-        assert!(number < total);
-        self.seen.push(cell.id());
+    fn cell(&mut self, cell: &Cell) {
+        self.seen.push(cell.to_string());
     }
-    fn finished(&mut self, _: &CellRecord, fresh: bool) {
+    fn finished(&mut self, _: &Cell, fresh: bool) {
         self.fresh.push(fresh);
     }
 }
 
-fn same(a: &[CellResult], b: &[CellResult]) {
+fn same(a: &[(Kept, State)], b: &[(Kept, State)]) {
     assert_eq!(a.len(), b.len());
-    for (a, b) in a.iter().zip(b) {
-        assert_eq!(a.record.cell, b.record.cell);
-        assert!(same_bits(&a.weights, &b.weights), "{}", a.record.cell.id());
-        assert_eq!(a.test, b.test);
-        assert_eq!((a.record.steps, &a.record.chosen), (b.record.steps, &b.record.chosen));
+    for ((a, weights_a), (b, weights_b)) in a.iter().zip(b) {
+        assert_eq!(a, b);
+        assert!(same_bits(weights_a, weights_b), "{}", a.record.cell);
     }
 }
 
 #[test]
-fn a_study_is_paired_finishes_and_reads_back() {
+fn a_study_is_paired_finishes_and_is_not_done_twice() {
     let root = tempfile::tempdir().unwrap();
     let (options, data) = (options(), data());
     let mut count = Count::default();
     let outcome = go(&options, &data, root.path(), &mut count).unwrap();
-    assert_eq!((outcome.cells.len(), outcome.pending.len()), (12, 0));
-    assert_eq!(count.seen[..4], ["scratch-n20-s0", "fine-tune-n20-s0", "frozen-n20-s0", "scratch-n20-s1"]);
+    assert_eq!((&outcome.done, outcome.pending.len()), (&options.cells(), 0));
+    assert_eq!(
+        count.seen[..4],
+        [
+            "scratch with 20 jets, seed 1",
+            "fine-tune with 20 jets, seed 1",
+            "frozen with 20 jets, seed 1",
+            "scratch with 20 jets, seed 2"
+        ]
+    );
     // Two epochs of 3 and of 5 steps.
     assert_eq!(count.steps, 6 * 6 + 6 * 10);
-    for result in &outcome.cells {
-        let record = &result.record;
-        assert_eq!((result.test.len(), record.test.jets, record.end), (60, 60, End::Budget));
-        assert_eq!(record.log.len(), 2);
-        let scratch = record.cell.plan == "scratch";
-        assert_eq!(record.graft.kept_parameters() == 0, scratch);
-        assert_eq!(record.trained_parameters < record.parameters, record.cell.plan == "frozen");
+    let cells = Folders(root.path()).all(&options);
+    assert_eq!(cells.len(), 12);
+    for (kept, _) in &cells {
+        let record = &kept.record;
+        assert_eq!((kept.test.len(), kept.end, kept.evaluations), (60, End::Budget, 2));
+        assert_eq!(kept.kept_parameters == 0, record.cell.plan == "scratch");
+        assert_eq!(kept.trained_parameters < kept.parameters, record.cell.plan == "frozen");
         // Plans of one size and seed share jets and seeds; nothing else does.
-        for other in &outcome.cells {
-            let (a, b) = (&record.cell, &other.record.cell);
-            let paired = a.seed == b.seed;
-            assert_eq!(record.training_seed == other.record.training_seed, paired);
-            let same_jets = record.identity.training == other.record.identity.training;
-            assert_eq!(same_jets, paired && a.size == b.size);
-            assert_eq!(record.identity.test, other.record.identity.test);
+        for (Kept { record: other, .. }, _) in &cells {
+            let paired = record.cell.seed == other.cell.seed;
+            assert_eq!(record.weights_seed == other.weights_seed, paired);
+            assert_eq!(record.training_seed == other.training_seed, paired);
+            let same_jets = record.identity.training == other.identity.training;
+            assert_eq!(same_jets, paired && record.cell.size == other.cell.size);
+            assert_eq!(record.identity.test, other.identity.test);
         }
     }
-    assert!(options.budget().starts_with("2 epochs at most, the same"));
-    let read = collect(&options, root.path()).unwrap();
-    assert_eq!(read.cells, outcome.cells);
-    // Again: nothing is done twice.
+    // Again, over what a process leaves that is killed at its last lines: nothing is done twice.
+    let left = Folders(root.path()).folder(&options.cells()[3]);
+    File::create(left.with_extension("lock")).unwrap();
+    fs::create_dir(left.with_extension("checkpoints")).unwrap();
     let mut again = Count::default();
     let outcome_again = go(&options, &data, root.path(), &mut again).unwrap();
     assert_eq!((again.steps, again.fresh), (0, vec![false; 12]));
-    assert_eq!(outcome_again.cells, outcome.cells);
+    assert_eq!(outcome_again, outcome);
+    assert_eq!(fs::read_dir(root.path().join("cells")).unwrap().count(), 12);
+    same(&cells, &Folders(root.path()).all(&options));
 }
 
 #[test]
@@ -181,7 +261,8 @@ fn a_study_cut_off_anywhere_ends_with_the_same_bits() {
     options.sizes = vec![20];
     options.seeds = 1;
     let whole = tempfile::tempdir().unwrap();
-    let whole = go(&options, &data, whole.path(), &mut Silent).unwrap();
+    go(&options, &data, whole.path(), &mut Silent).unwrap();
+    let whole = Folders(whole.path()).all(&options);
     for at in 1..18 {
         let root = tempfile::tempdir().unwrap();
         let mut kill = Count { kill_at: Some(at), ..Count::default() };
@@ -189,13 +270,10 @@ fn a_study_cut_off_anywhere_ends_with_the_same_bits() {
         assert!(killed.is_err());
         let mut stop = Count { stop_at: Some(1), ..Count::default() };
         go(&options, &data, root.path(), &mut stop).unwrap();
-        let outcome = go(&options, &data, root.path(), &mut Silent).unwrap();
-        same(&whole.cells, &outcome.cells);
-        for cell in options.cells() {
-            // A finished cell keeps its result and its lock file only.
-            let folder = result_folder(root.path(), &cell);
-            assert_eq!(fs::read_dir(folder.parent().unwrap()).unwrap().count(), 2);
-        }
+        go(&options, &data, root.path(), &mut Silent).unwrap();
+        same(&whole, &Folders(root.path()).all(&options));
+        // Results only: no lock, no checkpoint, nothing of those who were killed.
+        assert_eq!(fs::read_dir(root.path().join("cells")).unwrap().count(), 3);
     }
 }
 
@@ -204,15 +282,40 @@ fn a_cell_at_work_elsewhere_is_passed_over() {
     let root = tempfile::tempdir().unwrap();
     let (options, data) = (options(), data());
     let taken = Cell { plan: "fine-tune".into(), size: 20, seed: 1 };
-    let folder = root.path().join("cells").join(taken.id());
-    fs::create_dir_all(&folder).unwrap();
-    let lock = File::create(folder.join("lock")).unwrap();
+    let lock_path = Folders(root.path()).folder(&taken).with_extension("lock");
+    fs::create_dir_all(lock_path.parent().unwrap()).unwrap();
+    let lock = File::create(&lock_path).unwrap();
     lock.lock().unwrap();
     let outcome = go(&options, &data, root.path(), &mut Silent).unwrap();
-    assert_eq!((outcome.cells.len(), &outcome.pending[..]), (11, &[taken][..]));
-    assert_eq!(collect(&options, root.path()).unwrap().pending, outcome.pending);
+    assert_eq!((outcome.done.len(), &outcome.pending[..]), (11, &[taken][..]));
     drop(lock);
-    assert_eq!(go(&options, &data, root.path(), &mut Silent).unwrap().cells.len(), 12);
+    assert_eq!(go(&options, &data, root.path(), &mut Silent).unwrap().done.len(), 12);
+}
+
+/// Gives the lock back when it meets the last cell: the second look then finds it free.
+struct Release(Option<File>);
+
+impl Observer for Release {}
+
+impl StudyObserver for Release {
+    fn cell(&mut self, cell: &Cell) {
+        if (cell.plan.as_str(), cell.size, cell.seed) == ("frozen", 40, 1) {
+            self.0 = None;
+        }
+    }
+}
+
+#[test]
+fn a_cell_that_its_holder_has_left_is_done_at_the_second_look() {
+    let root = tempfile::tempdir().unwrap();
+    let (options, data) = (options(), data());
+    let taken = Cell { plan: "fine-tune".into(), size: 20, seed: 1 };
+    let lock_path = Folders(root.path()).folder(&taken).with_extension("lock");
+    fs::create_dir_all(lock_path.parent().unwrap()).unwrap();
+    let lock = File::create(&lock_path).unwrap();
+    lock.lock().unwrap();
+    let outcome = go(&options, &data, root.path(), &mut Release(Some(lock))).unwrap();
+    assert_eq!((outcome.done.len(), outcome.done.last(), outcome.pending.len()), (12, Some(&taken), 0));
 }
 
 #[test]
@@ -224,10 +327,10 @@ fn two_workers_share_a_folder() {
             (0..2).map(|_| scope.spawn(|| go(&options, &data, root.path(), &mut Silent).unwrap())).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
-    assert!(done.iter().all(|outcome| outcome.cells.len() + outcome.pending.len() == 12));
+    assert!(done.iter().all(|outcome| outcome.done.len() + outcome.pending.len() == 12));
     let alone = tempfile::tempdir().unwrap();
-    let alone = go(&options, &data, alone.path(), &mut Silent).unwrap();
-    same(&alone.cells, &go(&options, &data, root.path(), &mut Silent).unwrap().cells);
+    go(&options, &data, alone.path(), &mut Silent).unwrap();
+    same(&Folders(alone.path()).all(&options), &Folders(root.path()).all(&options));
 }
 
 #[test]
@@ -245,8 +348,8 @@ fn damage_other_options_and_shared_events_are_refused() {
     }
     let mixed = StudyData { test: data.pool.clone(), ..data.clone() };
     assert!(go(&options, &mixed, root.path(), &mut Silent).is_err());
-    for file in ["record.json", "test.safetensors", "weights.safetensors", "MANIFEST"] {
-        let path = result_folder(root.path(), &options.cells()[1]).join(file);
+    for file in [KEPT, WEIGHTS, "MANIFEST"] {
+        let path = Folders(root.path()).folder(&options.cells()[1]).join(file);
         let content = fs::read(&path).unwrap();
         let mut flipped = content.clone();
         let at = content.len() / 2;
@@ -258,11 +361,9 @@ fn damage_other_options_and_shared_events_are_refused() {
         }
         fs::write(&path, &content).unwrap();
     }
-    let mut twice = options.clone();
-    twice.plans[1].name = "scratch".into();
-    assert!(twice.check().is_err());
-    twice.plans[1].name = "../up".into();
-    assert!(twice.check().is_err());
-    let text = serde_json::to_string(&options).unwrap();
-    assert_eq!(serde_json::from_str::<StudyOptions>(&text).unwrap(), options);
+    for name in ["scratch", "Scratch", "../up", "a.b", ""] {
+        let mut other = options.clone();
+        other.plans[1].name = name.into();
+        assert!(other.check().is_err(), "{name}");
+    }
 }

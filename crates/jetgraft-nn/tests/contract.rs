@@ -1,4 +1,5 @@
 //! What every backbone promises, on LundNet.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! LundNet against reference numbers: the published weights on graphs of 1 to more than 60 nodes, evaluated by
 //! PyTorch in double precision. The files lie beside the repository and are not part of it.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -225,7 +226,7 @@ fn known_jet_with_the_published_weights() {
         [-3.0, -2.5, 0.0, 0.2, -0.5],
     ];
     for (name, expected) in [
-        ("Top_QCD_500GeV_LundNet5", [2.847_854, -3.591_280]),
+        ("Top_QCD_500GeV_LundNet5", [2.847_854, -3.591_28]),
         ("W_QCD_500GeV_LundNet5", [-0.230_808, 2.645_084]),
         ("Top_QCD_500GeV_LundNet3", [-18.681_938, 16.328_419]),
         ("W_QCD_500GeV_LundNet3", [1.055_805, 0.945_532]),

@@ -1,4 +1,5 @@
 //! Foreign weight files: what is read, and what hostile files do (nothing).
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 use jetgraft_nn::import::{Foreign, Format, read};
 use jetgraft_nn::models::lundnet::{LundNet, LundNetConfig, from_foreign, to_foreign};

@@ -1,4 +1,5 @@
 //! Kernels against their plain bodies, finite differences, thread counts and instruction paths.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
 
@@ -7,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use burn::tensor::{Device, Tensor, TensorData};
 use common::{Trees, bits, distance, host, matrix, vector};
 use jetgraft_nn::contract::RaggedGraph;
-use jetgraft_nn::ops::cpu::Path;
 use jetgraft_nn::ops::edge_conv::{self, EdgeConvOutput, EdgeConvParameters};
-use jetgraft_nn::ops::{Moments, Norm, readout};
+use jetgraft_nn::ops::{Moments, Norm, Path, readout};
+use proptest::prelude::*;
 
 /// Graphs that meet every case: single nodes, a chain, many jets in a tile, one jet that fills several.
 const SIZES: [usize; 12] = [1, 2, 3, 1, 7, 25, 60, 1, 700, 40, 300, 5];
@@ -185,17 +186,16 @@ fn edge_conv_gradients_are_slopes() {
                 let weights = vector(99, nodes.len());
                 nodes.iter().zip(weights).map(|(&y, w)| f64::from(y) * f64::from(w)).sum::<f64>()
             };
-            for at in 0..block.values.len() {
-                let size = gradients[at].iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+            for (at, gradient) in gradients.iter().enumerate() {
+                let size = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
                 let length = (block.values[at].len() as f64).sqrt();
                 // Along the gradient, and along random halves of it: a wrong part cannot hide behind a right one.
                 for mask in 0..3u64 {
                     let masks = vector(1000 * mask + at as u64, block.values[at].len());
-                    let direction: Vec<f64> = (gradients[at].iter().zip(masks))
+                    let direction: Vec<f64> = (gradient.iter().zip(masks))
                         .map(|(&g, m)| if mask == 0 || m > 0.0 { f64::from(g) / size * length } else { 0.0 })
                         .collect();
-                    let slope: f64 =
-                        gradients[at].iter().zip(&direction).map(|(&g, &d)| f64::from(g) * d).sum();
+                    let slope: f64 = gradient.iter().zip(&direction).map(|(&g, &d)| f64::from(g) * d).sum();
                     let step = 5e-4;
                     let moved = |sign: f64| {
                         let mut block = block.clone();
@@ -290,5 +290,35 @@ fn readout_kernel_is_the_plain_body_for_any_threads_and_path() {
             let again = forced(path, || run_readout(&trees, running, false));
             assert!(again.iter().zip(&kernel).all(|(again, first)| bits(again) == bits(first)));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    /// Any jets, any widths: the kernel's output is the plain body's. (Gradients of random small batches may meet a
+    /// ReLU at its kink, where both sides are right.)
+    #[test]
+    fn any_batch_gives_the_plain_output(
+        sizes in proptest::collection::vec(1usize..40, 1..30),
+        inputs in 1usize..40,
+        outputs in 1usize..70,
+        running: bool,
+    ) {
+        let device = Device::flex();
+        let trees = Trees::new(&sizes, inputs, 5);
+        let block = Block::new(trees.nodes(), inputs, outputs, running);
+        let tensors = block.tensors(&device);
+        let run = |body: Body| {
+            let output = body(tensors[0].clone(), &trees.graph(&device), block.parameters(&tensors));
+            let mut values = host(output.nodes);
+            for moment in [output.moments_1, output.moments_2, output.moments_shortcut] {
+                values.extend(moments(&moment));
+            }
+            values
+        };
+        let (kernel, plain) = (run(edge_conv::edge_conv), run(edge_conv::plain::edge_conv));
+        // A column that hardly varies in a tiny batch is all rounding: a few rows divide it by its own spread.
+        prop_assert!(distance(&kernel, &plain) < 1e-3);
     }
 }

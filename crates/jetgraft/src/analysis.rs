@@ -111,8 +111,12 @@ pub fn study_table(
     statistics: &StatisticsRecipe,
     seed: u64,
 ) -> Result<StudyTable> {
-    let bootstrap =
-        Bootstrap { replicates: statistics.replicates, seed, level: statistics.level, ..Bootstrap::default() };
+    let bootstrap = Bootstrap {
+        replicates: statistics.replicates,
+        seed,
+        level: statistics.level,
+        ..Bootstrap::default()
+    };
     let level = statistics.level;
     let mut rows = Vec::new();
     for &size in sizes {
@@ -120,7 +124,9 @@ pub fn study_table(
         for plan in plans {
             let group = group(cells, plan, size)?;
             if group.len() != reference.len() {
-                return Err(Error::ours(format!("plan {plan} at {size}: seeds differ from those of {scratch}")));
+                return Err(Error::ours(format!(
+                    "plan {plan} at {size}: seeds differ from those of {scratch}"
+                )));
             }
             let scores: Vec<&[f64]> = group.iter().map(|cell| cell.scores.as_slice()).collect();
             let correct = correctness(&scores, labels);
@@ -142,7 +148,8 @@ pub fn study_table(
                 epochs_needed.push(reached.cost(&cell.epochs)?);
                 seconds_needed.push(reached.cost(&cell.seconds)?);
             }
-            let mean = |f: &dyn Fn(&Cell) -> f64| group.iter().map(|cell| f(cell)).sum::<f64>() / group.len() as f64;
+            let mean =
+                |f: &dyn Fn(&Cell) -> f64| group.iter().map(|cell| f(cell)).sum::<f64>() / group.len() as f64;
             rows.push(Row {
                 plan: plan.clone(),
                 size,
@@ -172,9 +179,11 @@ fn group<'a>(cells: &'a [Cell], plan: &str, size: usize) -> Result<Vec<&'a Cell>
     found.sort_by_key(|cell| cell.seed);
     if found.is_empty() || found.iter().enumerate().any(|(i, cell)| cell.seed != i) {
         let seeds: Vec<usize> = found.iter().map(|cell| cell.seed).collect();
-        return Err(Error::new(format!("the study has no complete set of runs for plan `{plan}` at {size} jets"))
-            .found(format!("seeds {seeds:?}"))
-            .hint("finish it with --resume"));
+        return Err(Error::new(format!(
+            "the study has no complete set of runs for plan `{plan}` at {size} jets"
+        ))
+        .found(format!("seeds {seeds:?}"))
+        .hint("finish it with --resume"));
     }
     Ok(found)
 }
@@ -224,7 +233,9 @@ fn plan_summaries(
             labels_for_best: None,
         });
     }
-    if let Some(summary) = summaries.iter_mut().find(|s| s.plan == scratch && sizes.len() > 1 && best.is_finite()) {
+    if let Some(summary) =
+        summaries.iter_mut().find(|s| s.plan == scratch && sizes.len() > 1 && best.is_finite())
+    {
         summary.labels_for_best = Some(reference.labels_needed(best, bootstrap)?);
     }
     Ok(summaries)

@@ -10,8 +10,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// data and time that saved, and writes a report.
 #[derive(Parser, Debug)]
 #[command(name = "jetgraft", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Example:\n  jetgraft quickstart\n\nData go to stdout, words and progress to stderr. \
-Exit status: 0 done, 1 you can mend it, 2 our fault.")]
+#[command(
+    after_help = "Example:\n  jetgraft quickstart\n\nData go to stdout, words and progress to stderr. \
+Exit status: 0 done, 1 you can mend it, 2 our fault."
+)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]
@@ -28,8 +30,10 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// The main job on the data in the repository: a W tagger grafted onto top tagging.
-    #[command(after_help = "Example:\n  jetgraft quickstart --out runs/quickstart\n\nIt is nothing but the shipped \
-recipe `quickstart`: `jetgraft study quickstart` does the same.")]
+    #[command(
+        after_help = "Example:\n  jetgraft quickstart --out runs/quickstart\n\nIt is nothing but the shipped \
+recipe `quickstart`: `jetgraft study quickstart` does the same."
+    )]
     Quickstart(QuickstartArgs),
     /// What is in a file: columns, types, units, counts, ragged lengths, NaN share; proposes a recipe.
     #[command(after_help = "Example:\n  jetgraft inspect samples/jets_r10_pt500.parquet")]
@@ -39,25 +43,35 @@ recipe `quickstart`: `jetgraft study quickstart` does the same.")]
 --algorithm antikt --radius 0.4 --pt-min 20\n\nInput: one row per event with list columns px, py, pz, energy (GeV).")]
     Cluster(ClusterArgs),
     /// Jets to Lund trees: Cambridge/Aachen declusterings, one output row per jet.
-    #[command(after_help = "Example:\n  jetgraft lund samples/jets_r10_pt500.parquet -o runs/lund.parquet --ln-kt-min 0")]
+    #[command(
+        after_help = "Example:\n  jetgraft lund samples/jets_r10_pt500.parquet -o runs/lund.parquet --ln-kt-min 0"
+    )]
     Lund(LundArgs),
     /// Train one network from a recipe of kind `train`.
-    #[command(after_help = "Example:\n  jetgraft train lundnet5-w --out runs/w --set train.epochs=2\n\nRECIPE is a \
-file or the name of a shipped recipe (`jetgraft recipe list`).")]
+    #[command(
+        after_help = "Example:\n  jetgraft train lundnet5-w --out runs/w --set train.budget.epochs=2\n\nRECIPE is a \
+file or the name of a shipped recipe (`jetgraft recipe list`)."
+    )]
     Train(RunArgs),
     /// Run a study from a recipe of kind `study`: plans x target sizes x seeds, then its report.
-    #[command(after_help = "Example:\n  jetgraft study quickstart --out runs/quickstart --set study.seeds=5\n\nRECIPE \
-is a file or the name of a shipped recipe (`jetgraft recipe list`).")]
+    #[command(
+        after_help = "Example:\n  jetgraft study quickstart --out runs/quickstart --set study.seeds=5\n\nRECIPE \
+is a file or the name of a shipped recipe (`jetgraft recipe list`)."
+    )]
     Study(RunArgs),
     /// Foreign weights to a run folder: PyTorch files (never executed) and safetensors; prints the graft report.
-    #[command(after_help = "Example:\n  jetgraft import W_QCD_500GeV_LundNet5_state.pt -o runs/published-w --as lundnet-5")]
+    #[command(
+        after_help = "Example:\n  jetgraft import W_QCD_500GeV_LundNet5_state.pt -o runs/published-w --as lundnet-5"
+    )]
     Import(ImportArgs),
     /// A run's weights to safetensors under PyTorch's names and layout.
     #[command(after_help = "Example:\n  jetgraft export runs/w -o runs/w.safetensors")]
     Export(ExportArgs),
     /// Scores of a run's network for jets: event_id, label, logit_<class>, score_<class>, in input order.
-    #[command(after_help = "Example:\n  jetgraft predict runs/w samples/jets_r10_pt500.parquet -o runs/scores.parquet \
---signal 'process == 1' --background 'process == 0'")]
+    #[command(
+        after_help = "Example:\n  jetgraft predict runs/w samples/jets_r10_pt500.parquet -o runs/scores.parquet \
+--signal 'process == 1' --background 'process == 0'"
+    )]
     Predict(PredictArgs),
     /// Accuracy, AUC and background rejection of score files, each with its interval.
     #[command(after_help = "Example:\n  jetgraft evaluate runs/scores.parquet")]
@@ -66,8 +80,8 @@ is a file or the name of a shipped recipe (`jetgraft recipe list`).")]
     #[command(after_help = "Example:\n  jetgraft report runs/quickstart -o runs/quickstart")]
     Report(ReportArgs),
     /// Two runs on the same jets, paired: differences of accuracy and AUC, error reduction.
-    #[command(after_help = "Example:\n  jetgraft compare runs/quickstart/cells/scratch_n1600_s0 \
-runs/quickstart/cells/fine-tune_n1600_s0")]
+    #[command(after_help = "Example:\n  jetgraft compare runs/quickstart/cells/scratch_n700_s0 \
+runs/quickstart/cells/fine-tune_n700_s0")]
     Compare(CompareArgs),
     /// Shipped recipes: list, show, copy; check a recipe without running it.
     #[command(subcommand, after_help = "Example:\n  jetgraft recipe list")]
@@ -80,7 +94,7 @@ runs/quickstart/cells/fine-tune_n1600_s0")]
 /// Place, not science: where a run computes and writes.
 #[derive(Args, Debug, Clone)]
 pub struct PlaceArgs {
-    /// Device: `cpu`, or `wgpu`, `cuda:0` in a build with that feature.
+    /// Device: `cpu`, or `wgpu:0`, `cuda:0` in a build with that feature (`jetgraft devices`).
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Threads of the CPU (default: all that this process may use). Results do not depend on it.
@@ -116,7 +130,7 @@ pub struct RunArgs {
     /// Folder of the run (default: runs/<recipe name>).
     #[arg(long)]
     pub out: Option<PathBuf>,
-    /// Change a key of the recipe, such as `train.epochs=5`; repeatable. It is written into the resolved recipe.
+    /// Change a key of the recipe, such as `train.budget.epochs=5`; repeatable. It is written into the resolved recipe.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Seed of everything random, instead of the recipe's.

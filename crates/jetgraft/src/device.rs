@@ -34,15 +34,40 @@ fn gpu_devices() -> Vec<DeviceInfo> {
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn gpu_devices() -> Vec<DeviceInfo> {
     let mut devices = Vec::new();
-    #[cfg(feature = "wgpu")]
-    if !Device::enumerate(burn::tensor::DeviceType::WebGpu).into_vec().is_empty() {
-        devices.push(DeviceInfo { name: "wgpu".into(), description: "WebGPU, stock operations".into() });
-    }
-    #[cfg(feature = "cuda")]
-    for (index, _) in Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().iter().enumerate() {
-        devices.push(DeviceInfo { name: format!("cuda:{index}"), description: "CUDA, stock operations".into() });
+    for (kind, found) in gpus() {
+        for index in 0..found.len() {
+            devices.push(DeviceInfo {
+                name: format!("{kind}:{index}"),
+                description: "Burn's stock operations".into(),
+            });
+        }
     }
     devices
+}
+
+/// GPUs of this build by kind.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn gpus() -> Vec<(&'static str, Vec<Device>)> {
+    use burn::tensor::DeviceType;
+    vec![
+        #[cfg(feature = "wgpu")]
+        ("wgpu", Device::enumerate(DeviceType::Wgpu).into_vec()),
+        #[cfg(feature = "cuda")]
+        ("cuda", Device::enumerate(DeviceType::Cuda).into_vec()),
+    ]
+}
+
+/// The GPU of a name such as `cuda:0`.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn gpu(name: &str) -> Option<Device> {
+    let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
+    let index: usize = index.parse().ok()?;
+    gpus().into_iter().find(|(known, _)| *known == kind)?.1.into_iter().nth(index)
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+fn gpu(_: &str) -> Option<Device> {
+    None
 }
 
 /// The device that a command was told to use; sets the number of CPU threads too.
@@ -57,19 +82,13 @@ pub fn choose(place: &PlaceArgs) -> Result<Device> {
         // Fails only if the pool is there already: a program that uses the library chose its own.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
-    match place.device.as_str() {
-        "cpu" => Ok(Device::flex()),
-        #[cfg(feature = "wgpu")]
-        "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
-        #[cfg(feature = "cuda")]
-        name if name.strip_prefix("cuda:").is_some_and(|index| index.parse::<usize>().is_ok()) => {
-            Ok(Device::cuda(name["cuda:".len()..].parse::<usize>().unwrap_or(0)))
-        }
-        name => {
-            let names: Vec<String> = all().into_iter().map(|device| device.name).collect();
-            Err(Error::new(format!("no device `{name}` in this build"))
-                .expected(names.join(", "))
-                .hint("GPUs need a build with `--features wgpu` or `--features cuda`"))
-        }
+    if place.device == "cpu" {
+        return Ok(Device::flex());
     }
+    gpu(&place.device).ok_or_else(|| {
+        let names: Vec<String> = all().into_iter().map(|device| device.name).collect();
+        Error::new(format!("no device `{}` in this build on this machine", place.device))
+            .expected(names.join(", "))
+            .hint("GPUs need a build with `--features wgpu` or `--features cuda`")
+    })
 }

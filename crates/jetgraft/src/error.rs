@@ -23,7 +23,9 @@ impl Error {
     /// An error that is our fault.
     pub fn ours(what: impl Into<String>) -> Self {
         Self {
-            hint: Some("this is a fault of jetgraft: please report it with the command and the recipe".into()),
+            hint: Some(
+                "this is a fault of jetgraft: please report it with the command and the recipe".into(),
+            ),
             ours: true,
             ..Self::new(what)
         }
@@ -130,7 +132,14 @@ impl From<jetgraft_nn::error::NnError> for Error {
 
 impl From<jetgraft_learn::LearnError> for Error {
     fn from(error: jetgraft_learn::LearnError) -> Self {
-        Self::new(with_sources(&error))
+        match error {
+            // One of ours that went through a study of the library.
+            jetgraft_learn::LearnError::Store(inner) => match inner.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(inner) => Self::new(with_sources(&*inner)),
+            },
+            error => Self { hint: error.hint(), ..Self::new(with_sources(&error)) },
+        }
     }
 }
 

@@ -41,7 +41,17 @@ fn start_log(verbose: u8, quiet: bool) {
         (false, 1) => "info",
         (false, _) => "debug",
     };
+    // Words of other people's crates mean nothing to a physicist; RUST_LOG brings them back.
+    let ours =
+        ["jetgraft", "jetgraft_physics", "jetgraft_data", "jetgraft_nn", "jetgraft_learn", "jetgraft_report"];
+    let directives: String = ours.iter().map(|name| format!(",{name}={level}")).collect();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("error{directives}")));
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .without_time()
+        .init();
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use jetgraft_data::lund_graphs::{FeatureSet, LundInput};
-use jetgraft_learn::card::{BackboneCard, Card, DataCard, FeatureCard, InputCard, JetCard, Provenance, VERSION};
+use jetgraft_learn::card::{
+    BackboneCard, Card, DataCard, FeatureCard, InputCard, JetCard, Provenance, VERSION,
+};
 use jetgraft_learn::graft::{GraftAllow, GraftReport, graft};
 use jetgraft_learn::plan::{Plan, PlanOptions};
 use jetgraft_nn::contract::Backbone;
@@ -25,14 +27,24 @@ pub struct Network {
     pub weights: State,
 }
 
-/// A fresh LundNet for a recipe.
+/// Sizes of a recipe's network.
+pub fn config(model: &ModelRecipe, input: &LundInput) -> LundNetConfig {
+    let ModelRecipe::Lundnet { dropout } = *model;
+    LundNetConfig { input_features: input.features.len(), dropout, classes: 2, ..LundNetConfig::lundnet_5() }
+}
+
+/// Sizes of a card's network.
 ///
 /// # Errors
-/// Sizes that no network can have.
-pub fn fresh(model: &ModelRecipe, input: &LundInput, seed: u64, device: &Device) -> Result<LundNet> {
-    let ModelRecipe::Lundnet { dropout } = *model;
-    let config = LundNetConfig { input_features: input.features.len(), dropout, classes: 2, ..LundNetConfig::lundnet_5() };
-    Ok(LundNet::new(&config, seed, device)?)
+/// A backbone that this build does not know.
+pub fn card_config(card: &Card) -> Result<LundNetConfig> {
+    if card.backbone.kind != lundnet::KIND {
+        return Err(Error::new(format!("the network `{}` is a {}", card.name, card.backbone.kind))
+            .expected(lundnet::KIND)
+            .hint("it was made by a newer version of jetgraft"));
+    }
+    serde_json::from_value(card.backbone.config.clone())
+        .map_err(|error| Error::new(format!("the card of `{}`: {error}", card.name)))
 }
 
 /// The network of a card with its weights.
@@ -40,15 +52,7 @@ pub fn fresh(model: &ModelRecipe, input: &LundInput, seed: u64, device: &Device)
 /// # Errors
 /// A backbone that this build does not know; weights of other names or shapes.
 pub fn build(network: &Network, device: &Device) -> Result<LundNet> {
-    let card = &network.card;
-    if card.backbone.kind != lundnet::KIND {
-        return Err(Error::new(format!("the network `{}` is a {}", card.name, card.backbone.kind))
-            .expected(lundnet::KIND)
-            .hint("it was made by a newer version of jetgraft"));
-    }
-    let config: LundNetConfig = serde_json::from_value(card.backbone.config.clone())
-        .map_err(|error| Error::new(format!("the card of `{}`: {error}", card.name)))?;
-    Ok(load_state(LundNet::new(&config, 0, device)?, &network.weights)?)
+    Ok(load_state(LundNet::new(&card_config(&network.card)?, 0, device)?, &network.weights)?)
 }
 
 /// The card of a network that is trained from scratch.
@@ -92,7 +96,10 @@ fn input_card(input: &LundInput) -> InputCard {
     let names = input.features.names();
     InputCard {
         lund: *input,
-        features: names.iter().map(|name| FeatureCard { name: (*name).into(), unit: unit(name).into() }).collect(),
+        features: names
+            .iter()
+            .map(|name| FeatureCard { name: (*name).into(), unit: unit(name).into() })
+            .collect(),
         // LundNet normalises its inputs itself, by its first BatchNorm.
         standardisation: None,
     }
@@ -138,9 +145,13 @@ pub fn import(path: &Path, network: &str, classes: &[String]) -> Result<Imported
     let foreign = jetgraft_nn::import::read_file(path)?;
     let imported = lundnet::from_foreign(&foreign.tensors).map_err(|error| error.in_file(path))?;
     if imported.config.input_features != features.len() {
-        return Err(Error::new(format!("{}: a network of {} features", path.display(), imported.config.input_features))
-            .expected(format!("{} for {network}: {}", features.len(), features.names().join(", ")))
-            .hint(format!("import it with --as lundnet-{}", imported.config.input_features)));
+        return Err(Error::new(format!(
+            "{}: a network of {} features",
+            path.display(),
+            imported.config.input_features
+        ))
+        .expected(format!("{} for {network}: {}", features.len(), features.names().join(", ")))
+        .hint(format!("import it with --as lundnet-{}", imported.config.input_features)));
     }
     if imported.config.classes != classes.len() {
         return Err(Error::new(format!("{}: a head of {} classes", path.display(), imported.config.classes))
@@ -149,7 +160,8 @@ pub fn import(path: &Path, network: &str, classes: &[String]) -> Result<Imported
     }
     let device = Device::flex();
     let fresh = LundNet::new(&imported.config, 0, &device)?;
-    let plan = plan_for(&fresh, &PlanOptions::FineTune { rates: Default::default(), head: Default::default() })?;
+    let plan =
+        plan_for(&fresh, &PlanOptions::FineTune { rates: Default::default(), head: Default::default() })?;
     let (weights, report) = graft(&imported.state, &state(&fresh), &plan, &GraftAllow::default())?;
     let digest = jetgraft_data::manifest::digest(path)?.to_hex().to_string();
     let known = published::find(&digest);
@@ -166,7 +178,8 @@ pub fn import(path: &Path, network: &str, classes: &[String]) -> Result<Imported
             radius: known.map_or(0.0, |_| 1.0),
             pt_min_gev: known.map(|_| 500.0),
             pt_max_gev: None,
-            note: known.map_or("imported; its file says nothing of its jets".into(), |known| known.test_set.into()),
+            note: known
+                .map_or("imported; its file says nothing of its jets".into(), |known| known.test_set.into()),
         },
         classes: match known {
             Some(known) if classes == ["background", "signal"] => vec!["QCD".into(), known.signal.into()],

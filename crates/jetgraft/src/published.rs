@@ -83,7 +83,6 @@ pub const ALL: &[Published] = &[
     },
 ];
 
-
 /// The published file with this digest.
 pub fn find(blake3: &str) -> Option<&'static Published> {
     ALL.iter().find(|published| published.blake3 == blake3)

@@ -102,12 +102,14 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
             return Ok(folder);
         }
     }
-    let mut error = Error::new(format!("{} is no run folder", path.display()))
-        .expected(format!("a folder with {RECORD}, {CARD} and {WEIGHTS}, or one with such a folder `{RUN}` in it"));
+    let mut error = Error::new(format!("{} is no run folder", path.display())).expected(format!(
+        "a folder with {RECORD}, {CARD} and {WEIGHTS}, or one with such a folder `{RUN}` in it"
+    ));
     if path.join(CHECKPOINTS).is_dir() {
         error = error.hint("the run was interrupted: finish it with --resume");
     } else if path.join("cells").is_dir() {
-        error = error.hint("this is a study: name one of its runs, such as the folder `source` or one in `cells`");
+        error = error
+            .hint("this is a study: name one of its runs, such as the folder `source` or one in `cells`");
     }
     Err(error)
 }

@@ -33,7 +33,12 @@ pub fn page(folders: &[PathBuf]) -> Result<Page> {
     for folder in folders {
         let run = run_dir::read(folder)?;
         let path = run.folder.join(run_dir::PREDICTIONS);
-        runs.push((name(&run, folders.len() > 1), scores::read_binary(&path)?, evaluate::evaluate(&path, None)?, run));
+        runs.push((
+            name(&run, folders.len() > 1),
+            scores::read_binary(&path)?,
+            evaluate::evaluate(&path, None)?,
+            run,
+        ));
     }
     let answer = runs
         .iter()
@@ -69,7 +74,11 @@ type Shown = (String, Binary, Evaluation, Run);
 
 /// Runs of one study share a name: then the plan, size and seed tell them apart.
 fn name(run: &Run, several: bool) -> String {
-    if several { format!("{}, {} jets, seed {}", run.record.plan, run.record.size, run.record.seed) } else { run.record.name.clone() }
+    if several {
+        format!("{}, {} jets, seed {}", run.record.plan, run.record.size, run.record.seed)
+    } else {
+        run.record.name.clone()
+    }
 }
 
 fn context(runs: &[Shown]) -> Context {
@@ -90,13 +99,24 @@ fn roc_figure(runs: &[Shown]) -> Result<jetgraft_report::Figure> {
             let signal_efficiency = (0.04 + 0.02 * f64::from(step)).min(1.0);
             let at = Rejection::at(&roc, signal_efficiency, BAND_LEVEL)?;
             let rejection = match &at.estimate {
-                RejectionEstimate::Measured { interval } => Estimate::new(interval.value, interval.low, interval.high),
+                RejectionEstimate::Measured { interval } => {
+                    Estimate::new(interval.value, interval.low, interval.high)
+                }
                 RejectionEstimate::LowerLimit { limit, .. } => Estimate::new(*limit, *limit, f64::INFINITY),
             };
-            points.push(RocPoint { signal_efficiency, rejection, n_background: at.background_count as f64, ratio: None });
+            points.push(RocPoint {
+                signal_efficiency,
+                rejection,
+                n_background: at.background_count as f64,
+                ratio: None,
+            });
         }
         let auc = &evaluation.auc;
-        curves.push(RocCurve { plan: name.clone(), points, auc: Some(Estimate::new(auc.value, auc.low, auc.high)) });
+        curves.push(RocCurve {
+            plan: name.clone(),
+            points,
+            auc: Some(Estimate::new(auc.value, auc.low, auc.high)),
+        });
     }
     let [n_background, n_signal] = runs[0].2.jets;
     Ok(figure::roc(&RocFigure {
@@ -203,7 +223,10 @@ fn provenance(runs: &[Shown]) -> Vec<Block> {
             ("run".to_string(), name.clone()),
             ("program".to_string(), record.version.clone()),
             ("seed".to_string(), record.seed.to_string()),
-            ("parameters".to_string(), format!("{} of {} learnt", record.trained_parameters, record.parameters)),
+            (
+                "parameters".to_string(),
+                format!("{} of {} learnt", record.trained_parameters, record.parameters),
+            ),
             ("weights (BLAKE3)".to_string(), run.card.weights.clone()),
             ("machine".to_string(), record.machine.clone()),
         ];

@@ -44,7 +44,7 @@ pub fn signal_scores(scores: &Scores) -> Result<Vec<f64>> {
 pub fn read_binary(path: &Path) -> Result<Binary> {
     let scores = read_scores(path)?;
     let signal = signal_scores(&scores).map_err(|error| error.at(path.display()))?;
-    if scores.label.iter().any(|label| *label == NO_LABEL) || scores.label.is_empty() {
+    if scores.label.contains(&NO_LABEL) || scores.label.is_empty() {
         return Err(Error::new("the file has no labels").at(path.display()).hint(
             "say the classes when the scores are made: \
              `jetgraft predict ... --signal 'process == 2' --background 'process == 0'`",

@@ -1,24 +1,30 @@
 //! A study: one source, then plans x target sizes x seeds as independent cells, then the summary.
 //!
-//! Each cell is a run folder that is whole or absent, and is claimed by a lock that the system gives back when its process
-//! ends: several processes can share a study, and an interrupted one goes on where it was. All cells share the validation
-//! and the test jets; a cell looks at the test jets once, with the weights that validation chose. The cells of one seed share
-//! their subset and the seed of their initial weights, whatever the plan, so that plans are compared in pairs.
+//! How the cells are done is [`jetgraft_learn::study`]'s business: several processes can share a study, an interrupted one goes
+//! on where it was, a cell looks at the test jets once, and the cells of one seed share their subset and the seed of their
+//! initial weights, so that plans are compared in pairs. Here a finished cell becomes a run folder.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use jetgraft_data::lund_graphs::{GraphSet, LundInput};
-use jetgraft_data::subset::{Subsets, subsets};
+use jetgraft_data::lund_graphs::LundInput;
 use jetgraft_data::writer::Scores;
+use jetgraft_learn::LearnError;
 use jetgraft_learn::checkpoint::{CheckpointEvery, Checkpoints};
+use jetgraft_learn::graft::GraftAllow;
+use jetgraft_learn::observer::{Observer, Outline, Signal, StepEvent};
 use jetgraft_learn::plan::PlanOptions;
+use jetgraft_learn::record::Record;
 use jetgraft_learn::seeds::derive;
 use jetgraft_learn::snapshot;
-use jetgraft_learn::trainer::{Job, TrainOptions, train};
+use jetgraft_learn::study::{
+    Cell, CellIdentity, CellRecord, CellResult, CellStore, Study, StudyData, StudyObserver, StudyOptions,
+    StudyPlan,
+};
+use jetgraft_learn::trainer::{Job, TrainOptions, Trained, train};
+use jetgraft_nn::models::lundnet::LundNet;
 
 use crate::args::PlaceArgs;
 use crate::cmd::train::{CHECKPOINT_STEPS, forget, planned_jets, recipes};
@@ -27,10 +33,10 @@ use crate::network::{self, Network};
 use crate::progress::Progress;
 use crate::recipe::LoadedRecipe;
 use crate::recipe::schema::{NamedPlan, StudyRecipe};
-use crate::run_dir::{self, Run, RunRecord};
-use crate::study_folder::{self, CELLS, SOURCE, SourceRecord, StudyRecord, cell_name};
+use crate::run_dir::{self, Run, RunRecord, from_json, to_json};
+use crate::study_folder::{self, CELL, CELLS, SOURCE, SourceRecord, StudyRecord, cell_name};
 use crate::task::{self, Task};
-use crate::training::{self, Shown, Start};
+use crate::training::{self, Shown};
 use crate::{analysis, device, study_tables};
 
 /// Everything that the cells share.
@@ -39,14 +45,14 @@ struct Bench<'a> {
     recipe: &'a StudyRecipe,
     input: LundInput,
     target: Task,
-    subsets: Subsets,
-    validation: Arc<GraphSet>,
-    test: Arc<GraphSet>,
+    options: StudyOptions,
+    data: StudyData,
+    /// Whether seeds share training jets, in words.
+    subsets: String,
     source: Network,
     device: Device,
-    device_name: String,
+    machine: String,
     out: PathBuf,
-    progress: &'a dyn Progress,
 }
 
 /// Runs or finishes a study in `out`.
@@ -73,36 +79,41 @@ pub fn run(
         progress.words(&format!("source jets: {}", source.record.ledger));
         task::check_apart(source, &target)?;
     }
-    let training = target.graphs.select(&target.rows.train);
-    let subsets = subsets(
-        &training.label,
-        &training.event_id,
-        &recipe.study.sizes,
-        recipe.study.seeds,
-        derive(recipe.seed, "subsets", &[]),
-    )?;
-    progress.words(&format!("subsets: {}", subsets.describe()));
-    let planned = planned_source(recipe, source_task.as_ref()) + planned_cells(recipe);
-    progress.start(&recipe.name, planned, "jets");
-    let source = source(loaded, recipe, source_task.as_ref(), &device, place, out, progress)?;
-    source.card.check_input(&input)?;
-    let bench = Bench {
-        loaded,
-        recipe,
-        input,
+    let data = StudyData {
+        pool: training::part(&target, &target.rows.train),
         validation: training::part(&target, &target.rows.validation),
         test: training::part(&target, &target.rows.test),
-        target,
-        subsets,
-        source,
-        device,
-        device_name: place.device.clone(),
-        out: out.to_path_buf(),
-        progress,
     };
-    cells(&bench, planned_source(recipe, source_task.as_ref()))?;
-    progress.finish(&format!("{} runs in {:.0} s", bench.recipe.study.seeds * recipe.study.sizes.len() * recipe.study.plans.len(), began.elapsed().as_secs_f64()));
+    let options = options(recipe);
+    // Drawn here too, so that impossible sizes are refused before the source is trained.
+    let subsets = options.subsets(&data.pool)?.describe();
+    progress.words(&format!("subsets: {subsets}"));
+    let planned = planned_source(recipe, source_task.as_ref());
+    progress.start(&recipe.name, planned + planned_cells(recipe), "jets");
+    let machine = training::machine(&place.device);
+    let source = source(loaded, recipe, source_task.as_ref(), &device, &machine, out, progress)?;
+    source.card.check_input(&input)?;
+    let out = out.to_path_buf();
+    let bench = Bench { loaded, recipe, input, target, options, data, subsets, source, device, machine, out };
+    let runs = bench.run_cells(progress, planned)?;
+    progress.finish(&format!("{runs} runs in {:.0} s", began.elapsed().as_secs_f64()));
     summarise(&bench, source_task.as_ref(), began.elapsed().as_secs_f64())
+}
+
+/// The matrix as the library takes it.
+fn options(recipe: &StudyRecipe) -> StudyOptions {
+    let plan = |named: &NamedPlan| StudyPlan {
+        name: named.name.clone(),
+        plan: named.plan.clone(),
+        train: recipe.train.clone(),
+    };
+    StudyOptions {
+        seed: recipe.seed,
+        sizes: recipe.study.sizes.clone(),
+        seeds: recipe.study.seeds,
+        plans: recipe.study.plans.iter().map(plan).collect(),
+        allow: GraftAllow::default(),
+    }
 }
 
 fn planned_source(recipe: &StudyRecipe, task: Option<&Task>) -> u64 {
@@ -123,7 +134,7 @@ fn source(
     recipe: &StudyRecipe,
     task: Option<&Task>,
     device: &Device,
-    place: &PlaceArgs,
+    machine: &str,
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<Network> {
@@ -131,12 +142,35 @@ fn source(
     if folder.exists() {
         return network::from_run(&folder);
     }
+    // Where several processes begin a study together, one makes the source and the others wait for it.
+    std::fs::create_dir_all(out)?;
+    let lock_path = out.join(format!("{SOURCE}.lock"));
+    let lock = File::create(&lock_path)?;
+    lock.lock()?;
+    if !folder.exists() {
+        snapshot::sweep_beside(&folder)?;
+        make_source(loaded, recipe, task, device, machine, out, progress)?;
+    }
+    // Only for tidiness: whoever still gets this lock finds the source.
+    let _ = std::fs::remove_file(&lock_path);
+    network::from_run(&folder)
+}
+
+fn make_source(
+    loaded: &LoadedRecipe,
+    recipe: &StudyRecipe,
+    task: Option<&Task>,
+    device: &Device,
+    machine: &str,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let folder = out.join(SOURCE);
     if let Some(run) = &recipe.source.run {
         let mut run = run_dir::read(run)?;
         // Its predictions belong to its own task and stay where they are.
         run.record.task = None;
-        training::write_run(&folder, &run, None, &[])?;
-        return network::from_run(&folder);
+        return training::write_run(&folder, &run, None, &[]);
     }
     if let Some(weights) = &recipe.source.weights {
         let classes = ["background".to_string(), "signal".to_string()];
@@ -146,7 +180,7 @@ fn source(
             record: RunRecord {
                 plan: "import".into(),
                 parameters: imported.report.parameters,
-                ..blank_record(&imported.network.card.name, recipe.seed, place)
+                ..blank_record(&imported.network.card.name, recipe.seed, machine)
             },
             card: imported.network.card,
             weights: imported.network.weights,
@@ -154,8 +188,7 @@ fn source(
             graft: Some(imported.report),
             folder: PathBuf::new(),
         };
-        training::write_run(&folder, &run, None, &[])?;
-        return network::from_run(&folder);
+        return training::write_run(&folder, &run, None, &[]);
     }
     let (Some(options), Some(task)) = (&recipe.source.train, task) else {
         return Err(Error::ours("a study without a source passed the checks"));
@@ -165,8 +198,13 @@ fn source(
     let start = training::start(&recipe.model, &input, None, &PlanOptions::Scratch {}, seed, device)?;
     let options = TrainOptions { seed: derive(recipe.seed, "source training", &[]), ..options.clone() };
     let name = format!("{}-source", recipe.name);
-    let card = training::card(&name, &start.model, &input, task, None, &PlanOptions::Scratch {}, recipe.seed)?;
-    let checkpoints = checkpoints(out.join(format!("{SOURCE}.{}", run_dir::CHECKPOINTS)));
+    let card =
+        training::card(&name, &start.model, &input, task, None, &PlanOptions::Scratch {}, recipe.seed)?;
+    let checkpoints = Checkpoints {
+        folder: out.join(format!("{SOURCE}.{}", run_dir::CHECKPOINTS)),
+        every: CHECKPOINT_EVERY,
+        resume: true,
+    };
     let jets = training::part(task, &task.rows.train);
     let size = jets.len();
     let trained = train(
@@ -178,6 +216,7 @@ fn source(
             options: &options,
             device,
             cache_bytes: training::CACHE_BYTES,
+            shelf: None,
             checkpoints: Some(&checkpoints),
         },
         &mut Shown::new(progress, format!("source {}", task.classes[1]), 0),
@@ -187,14 +226,7 @@ fn source(
             plan: "scratch".into(),
             size,
             task: Some(task.record.clone()),
-            chosen: Some(trained.chosen.clone()),
-            end: Some(trained.end),
-            steps: trained.steps,
-            seconds: trained.seconds,
-            cpu_seconds: trained.cpu_seconds,
-            trained_parameters: trained.trained_parameters,
-            parameters: trained.parameters,
-            ..blank_record(&name, recipe.seed, place)
+            ..trained_record(&trained, &name, recipe.seed, machine)
         },
         card,
         weights: jetgraft_nn::state::state(&trained.model),
@@ -203,11 +235,10 @@ fn source(
         folder: PathBuf::new(),
     };
     training::write_run(&folder, &run, None, &[])?;
-    forget(&checkpoints.folder)?;
-    network::from_run(&folder)
+    forget(&checkpoints.folder)
 }
 
-fn blank_record(name: &str, seed: u64, place: &PlaceArgs) -> RunRecord {
+fn blank_record(name: &str, seed: u64, machine: &str) -> RunRecord {
     RunRecord {
         format: run_dir::FORMAT.into(),
         version: run_dir::version(),
@@ -224,126 +255,159 @@ fn blank_record(name: &str, seed: u64, place: &PlaceArgs) -> RunRecord {
         cpu_seconds: None,
         trained_parameters: 0,
         parameters: 0,
-        machine: training::machine(&place.device),
+        machine: machine.into(),
     }
 }
 
-fn checkpoints(folder: PathBuf) -> Checkpoints {
-    Checkpoints { folder, every: CheckpointEvery { steps: Some(CHECKPOINT_STEPS), epochs: None }, resume: true }
+fn trained_record(trained: &Trained<LundNet>, name: &str, seed: u64, machine: &str) -> RunRecord {
+    RunRecord {
+        chosen: Some(trained.chosen.clone()),
+        end: Some(trained.end),
+        steps: trained.steps,
+        seconds: trained.seconds,
+        cpu_seconds: trained.cpu_seconds,
+        trained_parameters: trained.trained_parameters,
+        parameters: trained.parameters,
+        ..blank_record(name, seed, machine)
+    }
 }
 
-/// Runs all cells that are not there yet. A cell that another process holds is left to it, and looked at again at the end.
-fn cells(bench: &Bench<'_>, mut done: u64) -> Result<()> {
-    let matrix = &bench.recipe.study;
-    let mut left = Vec::new();
-    for seed in 0..matrix.seeds {
-        for &size in &matrix.sizes {
-            for plan in &matrix.plans {
-                if !cell(bench, plan, size, seed, done)? {
-                    left.push((plan, size, seed));
-                }
-                done += planned_jets(&bench.recipe.train, size);
-                bench.progress.advance(done, &format!("{} with {size} jets, seed {} done", plan.name, seed + 1));
-            }
-        }
-    }
-    for (plan, size, seed) in left {
-        // The other process may have died since: then its lock is free and the cell is ours.
-        if !cell(bench, plan, size, seed, done)? {
-            return Err(Error::new(format!("another process still works on {}", cell_name(&plan.name, size, seed)))
-                .hint("all other runs are done: wait for it, then collect with --resume"));
-        }
-    }
-    Ok(())
-}
+/// Checkpoints by steps only: the epochs of a small target are too short.
+const CHECKPOINT_EVERY: CheckpointEvery = CheckpointEvery { steps: Some(CHECKPOINT_STEPS), epochs: None };
 
-/// Runs one cell; false if another process holds it.
-fn cell(bench: &Bench<'_>, plan: &NamedPlan, size: usize, seed: usize, done: u64) -> Result<bool> {
-    let name = cell_name(&plan.name, size, seed);
-    let cells = bench.out.join(CELLS);
-    let folder = cells.join(&name);
-    if folder.exists() {
-        return Ok(true);
-    }
-    std::fs::create_dir_all(&cells).map_err(|error| Error::new(format!("{}: {error}", cells.display())))?;
-    let lock_path = cells.join(format!("{name}.lock"));
-    let lock = File::create(&lock_path).map_err(|error| Error::new(format!("{}: {error}", lock_path.display())))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(false),
-        Err(TryLockError::Error(error)) => return Err(Error::new(format!("{}: {error}", lock_path.display()))),
-    }
-    if !folder.exists() {
-        run_cell(bench, plan, size, seed, done, &folder)?;
-    }
-    // Only tidiness: a lock file without a lock is nothing.
-    let _ = std::fs::remove_file(&lock_path);
-    Ok(true)
-}
-
-fn run_cell(bench: &Bench<'_>, plan: &NamedPlan, size: usize, seed: usize, done: u64, folder: &Path) -> Result<()> {
-    let recipe = bench.recipe;
-    let index = [seed as u64];
-    let weights_seed = derive(recipe.seed, "initial weights", &index);
-    let Start { model, plan: steps, report } = training::start(
-        &recipe.model,
-        &bench.input,
-        Some(&bench.source),
-        &plan.plan,
-        weights_seed,
-        &bench.device,
-    )?;
-    let rows: Vec<usize> = bench.subsets.rows(seed, size).iter().map(|row| bench.target.rows.train[*row]).collect();
-    let options = TrainOptions { seed: derive(recipe.seed, "training", &index), ..recipe.train.clone() };
-    let name = cell_name(&plan.name, size, seed);
-    let card = training::card(
-        &name,
-        &model,
-        &bench.input,
-        &bench.target,
-        Some(&bench.source),
-        &plan.plan,
-        weights_seed,
-    )?;
-    let checkpoints = checkpoints(folder.with_file_name(format!("{name}.{}", run_dir::CHECKPOINTS)));
-    let trained = train(
-        Job {
-            model,
-            plan: &steps,
-            training: training::part(&bench.target, &rows),
-            validation: bench.validation.clone(),
-            options: &options,
-            device: &bench.device,
+impl Bench<'_> {
+    /// Does all cells that are not there yet, and tells how many there are.
+    fn run_cells(&self, progress: &dyn Progress, done: u64) -> Result<usize> {
+        let sizes = network::card_config(&self.source.card)?;
+        let network = |plan: &StudyPlan, seed: u64| {
+            let config = training::config(&self.recipe.model, &self.input, Some(&sizes), &plan.plan);
+            LundNet::new(&config, seed, &self.device)
+        };
+        let outcome = Study {
+            options: &self.options,
+            data: &self.data,
+            source: Some(&self.source.weights),
+            network: &network,
+            device: &self.device,
+            store: self,
+            checkpoints: CHECKPOINT_EVERY,
             cache_bytes: training::CACHE_BYTES,
-            checkpoints: Some(&checkpoints),
-        },
-        &mut Shown::new(bench.progress, format!("{} with {size} jets, seed {}", plan.name, seed + 1), done),
-    )?;
-    let predictions = training::score(&trained.model, &bench.test, &bench.target.classes, &bench.device)?;
-    let place = PlaceArgs { device: bench.device_name.clone(), threads: None };
-    let run = Run {
-        record: RunRecord {
-            title: format!("{}: {} with {size} jets, seed {}", recipe.title, plan.name, seed + 1),
-            plan: plan.name.clone(),
-            size,
-            chosen: Some(trained.chosen.clone()),
-            end: Some(trained.end),
-            steps: trained.steps,
-            seconds: trained.seconds,
-            cpu_seconds: trained.cpu_seconds,
-            trained_parameters: trained.trained_parameters,
-            parameters: trained.parameters,
-            ..blank_record(&name, weights_seed, &place)
-        },
-        card,
-        weights: jetgraft_nn::state::state(&trained.model),
-        log: trained.log,
-        graft: Some(report),
-        folder: PathBuf::new(),
-    };
-    training::write_run(folder, &run, Some(&predictions), &[])?;
-    forget(&checkpoints.folder)?;
-    Ok(())
+        }
+        .run(&mut Bar {
+            progress,
+            train: &self.recipe.train,
+            done,
+            cell: Shown::new(progress, "", done),
+        })?;
+        match outcome.pending.first() {
+            None => Ok(outcome.done.len()),
+            Some(cell) => Err(Error::new(format!("another process still works on {cell}"))
+                .hint("all other runs are done: wait for it, then collect with --resume")),
+        }
+    }
+
+    fn cell_run(&self, result: &CellResult<LundNet>) -> Result<Run> {
+        let CellRecord { cell, weights_seed, .. } = &result.record;
+        let name = cell_name(&cell.plan, cell.size, cell.seed);
+        let Some(plan) = self.options.plans.iter().find(|plan| plan.name == cell.plan) else {
+            return Err(Error::ours(format!("a cell of no plan: {cell}")));
+        };
+        let model = &result.trained.model;
+        let card = training::card(
+            &name,
+            model,
+            &self.input,
+            &self.target,
+            Some(&self.source),
+            &plan.plan,
+            *weights_seed,
+        )?;
+        Ok(Run {
+            record: RunRecord {
+                title: format!("{}: {cell}", self.recipe.title),
+                plan: cell.plan.clone(),
+                size: cell.size,
+                ..trained_record(&result.trained, &name, *weights_seed, &self.machine)
+            },
+            card,
+            weights: jetgraft_nn::state::state(model),
+            log: result.trained.log.clone(),
+            graft: Some(result.graft.clone()),
+            folder: PathBuf::new(),
+        })
+    }
+}
+
+/// A finished cell is a run folder like any other, with [`CELL`] in it.
+impl CellStore<LundNet> for Bench<'_> {
+    fn folder(&self, cell: &Cell) -> PathBuf {
+        self.out.join(CELLS).join(cell_name(&cell.plan, cell.size, cell.seed))
+    }
+
+    fn finished(&self, cell: &Cell) -> std::result::Result<Option<CellIdentity>, LearnError> {
+        let folder = self.folder(cell);
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let files = snapshot::read(&folder)?;
+        let path = folder.join(CELL);
+        let record: Result<CellRecord> = match files.get(CELL) {
+            Some(text) => from_json(&path, text),
+            None => Err(Error::new(format!("{} has no file `{CELL}`", folder.display())).hint(
+                "it was written by another version of jetgraft, or is no cell of a study: take it away",
+            )),
+        };
+        Ok(Some(record.map_err(in_store)?.identity))
+    }
+
+    fn write(&self, result: &CellResult<LundNet>) -> std::result::Result<(), LearnError> {
+        let write = || {
+            let run = self.cell_run(result)?;
+            let predictions = training::scores(result.test.clone(), &self.data.test, &self.target.classes);
+            let cell = to_json(&result.record)?;
+            training::write_run(&self.folder(&result.record.cell), &run, Some(&predictions), &[(CELL, cell)])
+        };
+        write().map_err(in_store)
+    }
+}
+
+fn in_store(error: Error) -> LearnError {
+    LearnError::Store(Box::new(error))
+}
+
+/// One bar over all cells.
+struct Bar<'a> {
+    progress: &'a dyn Progress,
+    train: &'a TrainOptions,
+    /// Jets planned for what is done.
+    done: u64,
+    /// The cell at work.
+    cell: Shown<'a>,
+}
+
+impl Observer for Bar<'_> {
+    fn started(&mut self, outline: &Outline) {
+        self.cell.started(outline);
+    }
+
+    fn step(&mut self, event: &StepEvent<'_>) -> Signal {
+        self.cell.step(event)
+    }
+
+    fn evaluated(&mut self, record: &Record) {
+        self.cell.evaluated(record);
+    }
+}
+
+impl StudyObserver for Bar<'_> {
+    fn cell(&mut self, cell: &Cell) {
+        self.cell = Shown::new(self.progress, cell.to_string(), self.done);
+    }
+
+    fn finished(&mut self, cell: &Cell, _: bool) {
+        self.done += planned_jets(self.train, cell.size);
+        self.progress.advance(self.done, &format!("{cell} done"));
+    }
 }
 
 /// Writes the summary: facts, table, CSV files, Lund planes, the untuned source's scores.
@@ -361,7 +425,12 @@ fn summarise(bench: &Bench<'_>, source_task: Option<&Task>, seconds: f64) -> Res
     };
     let description = match (source_task, network::published_of(&source_run.card)) {
         (Some(task), _) => {
-            format!("LundNet-{} learnt on {} against {}", bench.input.features.len(), task.classes[1], task.classes[0])
+            format!(
+                "LundNet-{} learnt on {} against {}",
+                bench.input.features.len(),
+                task.classes[1],
+                task.classes[0]
+            )
         }
         (None, Some(known)) => format!("published weights {}", known.name),
         (None, None) => source_run.card.name.clone(),
@@ -378,7 +447,7 @@ fn summarise(bench: &Bench<'_>, source_task: Option<&Task>, seconds: f64) -> Res
         scratch: scratch.name.clone(),
         sizes: recipe.study.sizes.clone(),
         seeds: recipe.study.seeds,
-        subsets: bench.subsets.describe(),
+        subsets: bench.subsets.clone(),
         statistics: recipe.statistics,
         source: SourceRecord {
             description,
@@ -389,9 +458,14 @@ fn summarise(bench: &Bench<'_>, source_task: Option<&Task>, seconds: f64) -> Res
             cpu_seconds: source_run.record.cpu_seconds.unwrap_or(0.0),
         },
         target: bench.target.record.clone(),
-        machine: training::machine(&bench.device_name),
+        machine: bench.machine.clone(),
         seconds,
-        table: analysis::StudyTable { level: recipe.statistics.level, test_jets: [0, 0], rows: Vec::new(), plans: Vec::new() },
+        table: analysis::StudyTable {
+            level: recipe.statistics.level,
+            test_jets: [0, 0],
+            rows: Vec::new(),
+            plans: Vec::new(),
+        },
     };
     let cells = study_folder::read_cells(&bench.out, &record)?;
     record.table = analysis::study_table(
@@ -425,5 +499,5 @@ fn untuned_scores(bench: &Bench<'_>) -> Result<Option<Scores>> {
         return Ok(None);
     }
     let model = network::build(&bench.source, &bench.device)?;
-    Ok(Some(training::score(&model, &bench.test, &bench.target.classes, &bench.device)?))
+    Ok(Some(training::score(&model, &bench.data.test, &bench.target.classes, &bench.device)?))
 }

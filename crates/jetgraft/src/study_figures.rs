@@ -1,8 +1,9 @@
 //! The figures of a study: what its cells and table mean as typed inputs of the report crate.
 
 use jetgraft_report::figure::{
-    self, DataEfficiency, EpochPoint, Loss, LossCurve, LundClass, LundPlane, LundRatio, MassCut, MassSculpting, Metric,
-    MetricPanel, PlanCurve, Reference, Roc as RocFigure, RocCurve, RocPoint, ScorePlan, Scores as ScoreFigure, SizePoint,
+    self, DataEfficiency, EpochPoint, Loss, LossCurve, LundClass, LundPlane, LundRatio, MassCut,
+    MassSculpting, Metric, MetricPanel, PlanCurve, Reference, Roc as RocFigure, RocCurve, RocPoint,
+    ScorePlan, Scores as ScoreFigure, SizePoint,
 };
 use jetgraft_report::plot::scale::Scale;
 use jetgraft_report::plot::text::escape;
@@ -131,8 +132,7 @@ fn data_efficiency(study: &Study) -> Result<Figure> {
     if let Some(scores) = &study.source_scores {
         let roc = Roc::new(scores, &study.labels)?;
         let name = "source, untuned".to_string();
-        auc_reference =
-            Some(Reference { name: name.clone(), score: estimate(&roc.auc_interval(level)?) });
+        auc_reference = Some(Reference { name: name.clone(), score: estimate(&roc.auc_interval(level)?) });
         let cut = Rejection::at(&roc, CUT_EFFICIENCY, level)?;
         rejection_reference =
             cut.estimate.interval().map(|interval| Reference { name, score: estimate(interval) });
@@ -207,13 +207,20 @@ fn loss_figure(study: &Study, size: usize) -> Result<Figure> {
         let histories: Vec<_> =
             study.histories.iter().filter(|h| h.plan == *plan && h.size == size).collect();
         let longest = histories.iter().map(|h| h.training.len()).max().unwrap_or(0);
-        let mut curve =
-            LossCurve { plan: plan.clone(), training: Vec::new(), validation: Vec::new(), chosen_epoch: None };
+        let mut curve = LossCurve {
+            plan: plan.clone(),
+            training: Vec::new(),
+            validation: Vec::new(),
+            chosen_epoch: None,
+        };
         for evaluation in 0..longest {
             for (points, column) in [(&mut curve.training, true), (&mut curve.validation, false)] {
                 let values: Vec<f64> = histories
                     .iter()
-                    .filter_map(|h| if column { h.training.get(evaluation) } else { h.validation.get(evaluation) }.copied())
+                    .filter_map(|h| {
+                        if column { h.training.get(evaluation) } else { h.validation.get(evaluation) }
+                            .copied()
+                    })
                     .collect();
                 // A mean over the seeds that are still training would jump when one stops: the curve ends instead.
                 if values.len() < histories.len() {
@@ -269,7 +276,9 @@ fn score_figure(study: &Study, size: usize) -> Result<Figure> {
             plan: plan.clone(),
             signal: histogram(true),
             background: histogram(false),
-            auc: Some(estimate(&auc_over_seeds(&scores, &study.labels, study.record.statistics.band_level)?.total)),
+            auc: Some(estimate(
+                &auc_over_seeds(&scores, &study.labels, study.record.statistics.band_level)?.total,
+            )),
         });
     }
     let mut figure = figure::scores(&ScoreFigure {
@@ -334,7 +343,9 @@ fn mass_sculpting(study: &Study, size: usize) -> Result<Figure> {
     for plan in &study.record.plans {
         // One network makes one cut: that of the first seed.
         let Some(cell) = group(study, plan, size).first().copied() else { continue };
-        let threshold = Rejection::at(&Roc::new(&cell.scores, &study.labels)?, CUT_EFFICIENCY, bootstrap.level)?.threshold;
+        let threshold =
+            Rejection::at(&Roc::new(&cell.scores, &study.labels)?, CUT_EFFICIENCY, bootstrap.level)?
+                .threshold;
         let mut after = Histogram::new(axis.clone());
         for ((mass, signal), score) in study.jet_mass_gev.iter().zip(&study.labels).zip(&cell.scores) {
             if !signal && *score >= threshold {

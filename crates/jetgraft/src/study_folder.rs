@@ -27,6 +27,8 @@ pub const SOURCE: &str = "source";
 pub const SOURCE_SCORES: &str = "source_untuned.parquet";
 /// Folder of the cells.
 pub const CELLS: &str = "cells";
+/// In the run folder of a cell: its place, and digests of all that it depends on.
+pub const CELL: &str = "cell.json";
 
 /// `study.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -30,7 +30,11 @@ pub fn page(study: &Study) -> Result<Page> {
         Section::new("Data efficiency", vec![Block::Figure(figures.data_efficiency)]),
         Section::new(
             "Results",
-            vec![Block::Table(result_table(study)), Block::Table(gain_table(study)), Block::Table(label_table(study))],
+            vec![
+                Block::Table(result_table(study)),
+                Block::Table(gain_table(study)),
+                Block::Table(label_table(study)),
+            ],
         ),
         Section::new("Rejection", rejection),
         Section::new("Training", figures.loss.into_iter().map(Block::Figure).collect()),
@@ -70,7 +74,9 @@ pub fn answer(study: &Study) -> Vec<String> {
     let row = |plan: &str, size: usize| table.rows.iter().find(|row| row.plan == plan && row.size == size);
     let mut sentences = Vec::new();
     for summary in table.plans.iter().filter(|summary| summary.plan != *scratch) {
-        let (Some(small), Some(base)) = (row(&summary.plan, smallest), row(scratch, smallest)) else { continue };
+        let (Some(small), Some(base)) = (row(&summary.plan, smallest), row(scratch, smallest)) else {
+            continue;
+        };
         let labels = match &summary.label_factor {
             Some(LabelFactor::NoSignificantGain { .. }) | None => {
                 format!("no significant gain in labels against {} at {largest} jets", escape(scratch))
@@ -109,9 +115,10 @@ fn numbers(table: &StudyTable, scratch: &str) -> Vec<KeyNumber> {
                         format_significant(interval.high, 2)
                     ),
                 ),
-                LabelFactor::Beyond { at_least, .. } => {
-                    (format!("> {} ×", format_significant(*at_least, 2)), format!("{level} % CL, beyond the sizes measured"))
-                }
+                LabelFactor::Beyond { at_least, .. } => (
+                    format!("> {} ×", format_significant(*at_least, 2)),
+                    format!("{level} % CL, beyond the sizes measured"),
+                ),
                 LabelFactor::NoSignificantGain { .. } => ("none".into(), "no significant gain".into()),
             };
             Some(KeyNumber { value, label: format!("fewer labels, {}", escape(&summary.plan)), note })
@@ -157,7 +164,10 @@ fn result_table(study: &Study) -> Table {
 }
 
 fn gain_table(study: &Study) -> Table {
-    let mut table = Table::new("gains", "What the graft gained over scratch at the same size, paired on the same jets and seeds.");
+    let mut table = Table::new(
+        "gains",
+        "What the graft gained over scratch at the same size, paired on the same jets and seeds.",
+    );
     table.columns = vec![
         Column::text("plan"),
         Column::number("error reduction"),
@@ -189,17 +199,22 @@ fn gain_table(study: &Study) -> Table {
              scratch at the same size and seed; shown is the median over seeds with the range, and how many seeds got there when not all did.",
             format_level(study.table.level)
         ),
-        "Validation follows each epoch and its time is part of the seconds; reading and clustering the jets is not.".into(),
+        "The time of validation is part of the seconds; reading and clustering the jets is not.".into(),
     ];
     table
 }
 
 /// Median with range, and how many seeds got there.
 pub fn summary(summary: &TargetSummary, decimals: usize) -> String {
-    let reached =
-        if summary.reached < summary.seeds { format!(" ({}/{})", summary.reached, summary.seeds) } else { String::new() };
+    let reached = if summary.reached < summary.seeds {
+        format!(" ({}/{})", summary.reached, summary.seeds)
+    } else {
+        String::new()
+    };
     match (summary.median, summary.least, summary.most) {
-        (Some(median), Some(least), Some(most)) => format!("{median:.decimals$} [{least:.decimals$}, {most:.decimals$}]"),
+        (Some(median), Some(least), Some(most)) => {
+            format!("{median:.decimals$} [{least:.decimals$}, {most:.decimals$}]")
+        }
         (Some(median), Some(least), None) => format!("{median:.decimals$} [{least:.decimals$}, -]{reached}"),
         (None, Some(least), _) => format!("- [{least:.decimals$}, -]{reached}"),
         _ => format!("not reached{reached}"),
@@ -207,7 +222,10 @@ pub fn summary(summary: &TargetSummary, decimals: usize) -> String {
 }
 
 fn label_table(study: &Study) -> Table {
-    let mut table = Table::new("labels", "How many times fewer labels each plan needs for scratch's AUC at the largest size.");
+    let mut table = Table::new(
+        "labels",
+        "How many times fewer labels each plan needs for scratch's AUC at the largest size.",
+    );
     table.columns = vec![
         Column::text("plan"),
         Column::number("label factor"),
@@ -248,7 +266,8 @@ fn label_table(study: &Study) -> Table {
 }
 
 fn jets_table(study: &Study) -> Table {
-    let mut table = Table::new("jets", "Jets of each part; no event is in two parts, nor in source and target.");
+    let mut table =
+        Table::new("jets", "Jets of each part; no event is in two parts, nor in source and target.");
     table.columns = vec![
         Column::text("task"),
         Column::text("part"),
@@ -288,14 +307,23 @@ fn provenance(study: &Study) -> Vec<Block> {
         ("source weights (BLAKE3)".to_string(), record.source.weights_blake3.clone()),
         ("subsets".to_string(), record.subsets.clone()),
         ("device and threads".to_string(), record.machine.clone()),
-        ("wall time".to_string(), format!("{:.0} s, of which source {:.0} s", record.seconds, record.source.seconds)),
+        (
+            "wall time".to_string(),
+            format!("{:.0} s, of which source {:.0} s", record.seconds, record.source.seconds),
+        ),
     ];
     let tasks = record.source.task.iter().map(|task| ("source", task));
     for (name, task) in tasks.chain([("target", &record.target)]) {
         for file in &task.manifest.files {
             facts.push((
                 format!("{name} file"),
-                format!("{}, {} rows, {} bytes, BLAKE3 {}", file.path.display(), file.rows, file.bytes, file.blake3),
+                format!(
+                    "{}, {} rows, {} bytes, BLAKE3 {}",
+                    file.path.display(),
+                    file.rows,
+                    file.bytes,
+                    file.blake3
+                ),
             ));
         }
         facts.push((format!("{name} ledger"), task.ledger.to_string()));
@@ -321,7 +349,15 @@ fn provenance(study: &Study) -> Vec<Block> {
 pub fn terminal(study: &Study) -> String {
     let mut table = crate::tables::plain();
     table.set_header([
-        "jets", "plan", "accuracy", "AUC", "1/eps_B at 0.5", "1/eps_B at 0.3", "error reduction", "epochs to scratch", "seconds",
+        "jets",
+        "plan",
+        "accuracy",
+        "AUC",
+        "1/eps_B at 0.5",
+        "1/eps_B at 0.3",
+        "error reduction",
+        "epochs to scratch",
+        "seconds",
         "label factor",
     ]);
     let factor = |row: &Row| {

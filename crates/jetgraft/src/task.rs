@@ -110,17 +110,22 @@ pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &LundInput) -> Resu
     check_disjoint(&[("train", &train), ("validation", &validation), ("test", &test)])?;
     let names = classes.map(|class| class.name.clone());
     let mut parts = Vec::new();
-    for (part, rows, events) in
-        [("train", &rows.train, train), ("validation", &rows.validation, validation), ("test", &rows.test, test)]
-    {
+    for (part, rows, events) in [
+        ("train", &rows.train, train),
+        ("validation", &rows.validation, validation),
+        ("test", &rows.test, test),
+    ] {
         let signal = rows.iter().filter(|row| graphs.label[**row] == 1).count();
         let background = rows.len() - signal;
         let wanted = part != "test" || task.split.test > 0.0;
         if wanted && (signal == 0 || background == 0) {
-            return Err(Error::new(format!("the {part} part has {background} {} and {signal} {} jets", names[0], names[1]))
-                .expected("jets of both classes")
-                .detail("ledger", ledger.to_string())
-                .hint("give more files, or a larger fraction in `split`"));
+            return Err(Error::new(format!(
+                "the {part} part has {background} {} and {signal} {} jets",
+                names[0], names[1]
+            ))
+            .expected("jets of both classes")
+            .detail("ledger", ledger.to_string())
+            .hint("give more files, or a larger fraction in `split`"));
         }
         let mut events = events;
         events.sort_unstable();

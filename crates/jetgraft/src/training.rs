@@ -10,11 +10,11 @@ use jetgraft_learn::card::{Card, DataCard};
 use jetgraft_learn::graft::{GraftAllow, GraftReport, graft, ungrafted};
 use jetgraft_learn::observer::{Observer, Outline, Signal, StepEvent};
 use jetgraft_learn::plan::{Plan, PlanOptions};
-use jetgraft_learn::predict::logits;
+use jetgraft_learn::predict::{Logits, logits};
 use jetgraft_learn::record::Record;
 use jetgraft_learn::snapshot;
 use jetgraft_nn::contract::Backbone;
-use jetgraft_nn::models::lundnet::LundNet;
+use jetgraft_nn::models::lundnet::{LundNet, LundNetConfig};
 use jetgraft_nn::state::{load_state, state};
 
 use crate::error::Result;
@@ -40,6 +40,20 @@ pub struct Start {
     pub report: GraftReport,
 }
 
+/// Sizes of the network that a plan starts with: those of the source where the plan keeps something of it, the recipe's
+/// otherwise.
+pub fn config(
+    model: &ModelRecipe,
+    input: &LundInput,
+    source: Option<&LundNetConfig>,
+    options: &PlanOptions,
+) -> LundNetConfig {
+    match source {
+        Some(source) if options.needs_source() => source.clone(),
+        _ => network::config(model, input),
+    }
+}
+
 /// Start weights: fresh ones from `seed`, with what the plan keeps of the source.
 ///
 /// # Errors
@@ -52,16 +66,14 @@ pub fn start(
     seed: u64,
     device: &Device,
 ) -> Result<Start> {
-    let fresh = match source {
-        // The source's sizes, with a head for two classes.
-        Some(source) if options.needs_source() => network::build(source, device)?,
-        _ => network::fresh(model, input, seed, device)?,
-    };
-    let drawn = LundNet::new(&fresh.config().clone(), seed, device)?;
+    let sizes = source.map(|source| network::card_config(&source.card)).transpose()?;
+    let drawn = LundNet::new(&config(model, input, sizes.as_ref(), options), seed, device)?;
     let plan = network::plan_for(&drawn, options)?;
     let target = state(&drawn);
     let (weights, report) = match source {
-        Some(source) if options.needs_source() => graft(&source.weights, &target, &plan, &GraftAllow::default())?,
+        Some(source) if options.needs_source() => {
+            graft(&source.weights, &target, &plan, &GraftAllow::default())?
+        }
         _ => ungrafted(&target, &plan)?,
     };
     Ok(Start { model: load_state(drawn, &weights)?, plan, report })
@@ -104,21 +116,31 @@ pub fn card(
 /// # Errors
 /// Jets with other features than the network reads.
 pub fn score<B: Backbone>(model: &B, jets: &GraphSet, classes: &[String], device: &Device) -> Result<Scores> {
-    Ok(Scores {
+    Ok(scores(logits(model, jets, PREDICT_BATCH, device)?, jets, classes))
+}
+
+/// Logits of jets as a score file holds them.
+pub fn scores(logits: Logits, jets: &GraphSet, classes: &[String]) -> Scores {
+    Scores {
         classes: classes.to_vec(),
         event_id: jets.event_id.clone(),
         label: jets.label.clone(),
-        logits: logits(model, jets, PREDICT_BATCH, device)?.values,
+        logits: logits.values,
         jet_pt_gev: jets.jet_pt_gev.clone(),
         jet_mass_gev: jets.jet_mass_gev.clone(),
-    })
+    }
 }
 
 /// Writes a run folder: its files and its predictions, whole or absent.
 ///
 /// # Errors
 /// A full disk.
-pub fn write_run(folder: &Path, run: &Run, predictions: Option<&Scores>, extra: &[(&str, Vec<u8>)]) -> Result<()> {
+pub fn write_run(
+    folder: &Path,
+    run: &Run,
+    predictions: Option<&Scores>,
+    extra: &[(&str, Vec<u8>)],
+) -> Result<()> {
     let mut files = run_dir::files(run)?;
     for (name, content) in extra {
         files.insert((*name).to_string(), content.clone());
@@ -130,19 +152,25 @@ pub fn write_run(folder: &Path, run: &Run, predictions: Option<&Scores>, extra: 
     Ok(())
 }
 
-/// The bytes of a score file. The writer wants a place of its own, beside the folder to be.
+/// The bytes of a score file. The writer wants a place of its own, beside the folder to be; what a killed process leaves
+/// there is swept away with the rest of its snapshot.
 ///
 /// # Errors
 /// A full disk.
 pub fn score_bytes(folder: &Path, scores: &Scores) -> Result<Vec<u8>> {
     let parent = folder.parent().unwrap_or(Path::new("."));
-    let name = format!(".{}.scores.{}.tmp", folder.file_name().unwrap_or_default().to_string_lossy(), std::process::id());
-    let path = parent.join(name);
-    write_scores(&path, scores)?;
-    let bytes = std::fs::read(&path);
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let own = parent.join(format!(".{name}.scores.{}.tmp", std::process::id()));
+    let write = || {
+        std::fs::create_dir_all(&own)?;
+        let path = own.join(run_dir::PREDICTIONS);
+        write_scores(&path, scores)?;
+        Ok(std::fs::read(&path)?)
+    };
+    let bytes = write();
     // A leftover is hidden and named as temporary; the bytes are what counts.
-    let _ = std::fs::remove_file(&path);
-    Ok(bytes?)
+    let _ = std::fs::remove_dir_all(&own);
+    bytes
 }
 
 /// Jets of a part of a task.
@@ -152,7 +180,7 @@ pub fn part(task: &Task, rows: &[usize]) -> Arc<GraphSet> {
 
 /// Instruction set that the fused operations use on this machine.
 pub fn instruction_set() -> String {
-    format!("{:?}", jetgraft_nn::ops::cpu::Path::current())
+    format!("{:?}", jetgraft_nn::ops::Path::current())
 }
 
 /// Device, threads and instruction set, for records.

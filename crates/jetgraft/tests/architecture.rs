@@ -11,7 +11,8 @@ fn root() -> &'static Path {
 fn allowed() -> BTreeMap<String, BTreeSet<String>> {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
     let mut edges = BTreeMap::new();
-    for line in text.lines().filter(|line| line.starts_with("| `crates/") || line.starts_with("| `benches`")) {
+    for line in text.lines().filter(|line| line.starts_with("| `crates/") || line.starts_with("| `benches`"))
+    {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let name = cells[0].trim_matches('`').trim_start_matches("crates/").to_string();
         edges.insert(name, cells[2].split(", ").map(str::to_string).collect::<BTreeSet<_>>());
@@ -49,7 +50,8 @@ fn dependencies(manifest: &toml::Table) -> BTreeSet<String> {
 fn crates_depend_on_each_other_only_as_the_architecture_says() {
     let allowed = allowed();
     for (name, manifest) in manifests() {
-        let may = allowed.get(&name).unwrap_or_else(|| panic!("{name} is missing in ARCHITECTURE.md's table"));
+        let may =
+            allowed.get(&name).unwrap_or_else(|| panic!("{name} is missing in ARCHITECTURE.md's table"));
         for dependency in dependencies(&manifest) {
             let Some(short) = dependency.strip_prefix("jetgraft-") else { continue };
             assert!(
@@ -82,7 +84,10 @@ fn only_the_binary_prints_or_exits() {
                 continue;
             }
             let text = path.to_string_lossy();
-            if !text.ends_with(".rs") || text.ends_with("crates/jetgraft/src/main.rs") || text.ends_with("printer.rs") {
+            if !text.ends_with(".rs")
+                || text.ends_with("crates/jetgraft/src/main.rs")
+                || text.ends_with("printer.rs")
+            {
                 continue;
             }
             let code = std::fs::read_to_string(&path).expect("source");

@@ -294,13 +294,13 @@ impl Tiles {
     }
 
     /// Number of tiles.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.nodes.len() - 1
     }
 
     /// Number of nodes.
     pub fn rows(&self) -> usize {
-        self.nodes[self.len()]
+        self.nodes[self.count()]
     }
 
     /// Nodes of a tile.
@@ -308,20 +308,15 @@ impl Tiles {
         self.nodes[tile]..self.nodes[tile + 1]
     }
 
-    /// Most nodes of a tile.
-    pub fn most_rows(&self) -> usize {
-        (0..self.len()).map(|tile| self.range(tile).len()).max().unwrap_or(0)
-    }
-
     /// Runs of tiles whose weight gradients share an accumulator; fixed by the batch alone.
     pub fn chunks(&self) -> Vec<Range<usize>> {
-        let count = self.len().min(CHUNKS);
-        (0..count).map(|chunk| chunk * self.len() / count..(chunk + 1) * self.len() / count).collect()
+        let count = self.count().min(CHUNKS);
+        (0..count).map(|chunk| chunk * self.count() / count..(chunk + 1) * self.count() / count).collect()
     }
 
     /// Cuts a row-major buffer into the tiles' rows.
     pub fn split<'a>(&self, buffer: &'a mut [f32], columns: usize) -> Vec<&'a mut [f32]> {
-        split(buffer, (0..self.len()).map(|tile| self.range(tile).len() * columns))
+        split(buffer, (0..self.count()).map(|tile| self.range(tile).len() * columns))
     }
 }
 

@@ -4,13 +4,15 @@
 use burn::tensor::Tensor;
 
 mod bridge;
-pub mod cpu;
+mod cpu;
 pub mod edge_conv;
 pub mod plain;
 pub mod readout;
 
 #[doc(hidden)]
 pub use bridge::prefer_plain;
+#[doc(hidden)]
+pub use cpu::Path;
 
 /// Parameters of one batch normalisation inside an operation.
 #[derive(Clone, Debug)]

@@ -40,11 +40,11 @@ pub fn like<const D: usize, const E: usize>(value: Tensor<D>, other: &Tensor<E>)
 pub fn rows_of(offsets: &Tensor<1, Int>, rows: usize, entries: usize) -> Tensor<1, Int> {
     // A one where each row but the first begins, summed up.
     let device = offsets.device();
-    let begins = offsets.clone().slice([1..rows]);
+    let begins = offsets.clone().slice(1..rows);
     let ones = Tensor::<1, Int>::ones([rows - 1], &device);
     let marks = Tensor::<1, Int>::zeros([entries + 1], &device);
     let marks = if rows > 1 { marks.select_assign(0, begins, ones, IndexingUpdateOp::Add) } else { marks };
-    marks.cumsum(0).slice([0..entries])
+    marks.cumsum(0).slice(0..entries)
 }
 
 /// Mean over the entries of each compressed row, 0 for an empty row.
@@ -58,7 +58,7 @@ pub fn row_mean(values: Tensor<2>, offsets: &Tensor<1, Int>, rows: usize) -> Ten
     if entries == 0 {
         return zeros;
     }
-    let counts = offsets.clone().slice([1..rows + 1]) - offsets.clone().slice([0..rows]);
+    let counts = offsets.clone().slice(1..rows + 1) - offsets.clone().slice(0..rows);
     let counts = like(counts.float().clamp_min(1.0), &values).reshape([rows, 1]);
     let sums = zeros.select_assign(0, rows_of(offsets, rows, entries), values, IndexingUpdateOp::Add);
     sums / counts

@@ -50,8 +50,8 @@ impl Trees {
                 if node > 0 {
                     trees.senders.push((first + jet[node].min(node - 1)) as u32);
                 }
-                for child in node + 1..jet.len() {
-                    if jet[child].min(child - 1) == node {
+                for (child, &parent) in jet.iter().enumerate().skip(node + 1) {
+                    if parent.min(child - 1) == node {
                         trees.senders.push((first + child) as u32);
                     }
                 }

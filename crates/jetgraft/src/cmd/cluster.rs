@@ -3,8 +3,8 @@
 use jetgraft_data::jets::{JetQuery, Jets, NO_LABEL, load_events};
 use jetgraft_data::ledger::Ledger;
 use jetgraft_data::writer::{Precision, write_jets};
-use jetgraft_physics::cluster::{Algorithm, ClusterSequence, JetDefinition};
 use jetgraft_physics::FourMomentum;
+use jetgraft_physics::cluster::{Algorithm, ClusterSequence, JetDefinition};
 use rayon::prelude::*;
 
 use crate::args::{AlgorithmArg, ClusterArgs};
@@ -26,12 +26,15 @@ pub fn run(args: &ClusterArgs, progress: &dyn Progress) -> Result<String> {
     };
     let definition = JetDefinition::new(algorithm, args.radius)?;
     if !(args.pt_min >= 0.0 && args.pt_min.is_finite()) {
-        return Err(Error::new(format!("--pt-min {}", args.pt_min)).expected("a transverse momentum in GeV, 0 or more"));
+        return Err(Error::new(format!("--pt-min {}", args.pt_min))
+            .expected("a transverse momentum in GeV, 0 or more"));
     }
     let (events, read, _) = load_events(&JetQuery::new([&args.input], Vec::new()))?;
     progress.words(&format!("{}; {} events", definition.describe(), events.len()));
-    let clustered: Vec<Result<Vec<FoundJet>, String>> =
-        (0..events.len()).into_par_iter().map(|event| jets_of(events.particles_of(event), &definition, args)).collect();
+    let clustered: Vec<Result<Vec<FoundJet>, String>> = (0..events.len())
+        .into_par_iter()
+        .map(|event| jets_of(events.particles_of(event), &definition, args))
+        .collect();
     let mut jets = Jets { offsets: vec![0], ..Jets::default() };
     let mut ledger = Ledger::default();
     for (event, found) in clustered.into_iter().enumerate() {
@@ -64,19 +67,24 @@ pub fn run(args: &ClusterArgs, progress: &dyn Progress) -> Result<String> {
 }
 
 /// Jets of one event that pass the cuts, hardest first; a reason instead when the event cannot be clustered.
-fn jets_of(particles: &[FourMomentum], definition: &JetDefinition, args: &ClusterArgs) -> Result<Vec<FoundJet>, String> {
+fn jets_of(
+    particles: &[FourMomentum],
+    definition: &JetDefinition,
+    args: &ClusterArgs,
+) -> Result<Vec<FoundJet>, String> {
     if particles.is_empty() {
         return Ok(Vec::new());
     }
-    let sequence =
-        ClusterSequence::new(particles, definition).map_err(|_| "particles that cannot be clustered".to_string())?;
+    let sequence = ClusterSequence::new(particles, definition)
+        .map_err(|_| "particles that cannot be clustered".to_string())?;
     let mut found = Vec::new();
     for jet in sequence.inclusive_jets(args.pt_min) {
         if args.abs_eta_max.is_some_and(|most| jet.momentum.pseudorapidity().abs() > most) {
             continue;
         }
         let indices = sequence.constituents(jet.node).map_err(|error| error.to_string())?;
-        let mut constituents: Vec<FourMomentum> = indices.iter().map(|index| particles[*index as usize]).collect();
+        let mut constituents: Vec<FourMomentum> =
+            indices.iter().map(|index| particles[*index as usize]).collect();
         constituents.sort_by(|a, b| b.pt2().total_cmp(&a.pt2()));
         found.push((jet.momentum, constituents));
     }

@@ -77,7 +77,10 @@ pub fn run(args: &CompareArgs) -> Result<String> {
     table.add_row(["error reduction", &c.error_reduction.to_string()]);
     table.add_row([
         "right in one only",
-        &format!("run {}, reference {} (McNemar, exact p = {:.2e})", c.mcnemar.only_a, c.mcnemar.only_b, c.mcnemar.p_exact),
+        &format!(
+            "run {}, reference {} (McNemar, exact p = {:.2e})",
+            c.mcnemar.only_a, c.mcnemar.only_b, c.mcnemar.p_exact
+        ),
     ]);
     Ok(format!(
         "{table}\n{} % CL, paired on {} test jets. AUC: DeLong; accuracy: {}; error reduction: Bonett-Price.\n",

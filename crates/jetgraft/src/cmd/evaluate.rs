@@ -58,7 +58,8 @@ pub fn run(args: &EvaluateArgs) -> Result<String> {
 pub fn evaluate(path: &Path, published: Option<Published>) -> Result<Evaluation> {
     let scores = scores::read_binary(path)?;
     let roc = Roc::new(&scores.signal, &scores.labels)?;
-    let correct: Vec<bool> = scores.signal.iter().zip(&scores.labels).map(|(score, signal)| (*score > 0.5) == *signal).collect();
+    let correct: Vec<bool> =
+        scores.signal.iter().zip(&scores.labels).map(|(score, signal)| (*score > 0.5) == *signal).collect();
     Ok(Evaluation {
         file: path.display().to_string(),
         classes: scores.classes.to_vec(),

@@ -28,7 +28,11 @@ pub fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<String> {
         ));
     }
     if !imported.ignored.is_empty() {
-        progress.words(&format!("{} counters ignored, such as `{}`", imported.ignored.len(), imported.ignored[0]));
+        progress.words(&format!(
+            "{} counters ignored, such as `{}`",
+            imported.ignored.len(),
+            imported.ignored[0]
+        ));
     }
     let text = if args.json { super::json(&imported.report)? } else { imported.report.to_string() };
     let run = Run {

@@ -19,7 +19,9 @@ pub fn run(command: &RecipeCommand, progress: &dyn Progress) -> Result<String> {
         RecipeCommand::Copy { name, to } => {
             let recipe = find(name)?;
             if to.exists() {
-                return Err(Error::new(format!("{} is there already", to.display())).hint("choose another name"));
+                return Err(
+                    Error::new(format!("{} is there already", to.display())).hint("choose another name")
+                );
             }
             jetgraft_data::atomic::write_bytes(to, recipe.text.as_bytes())?;
             progress.words(&format!("wrote {}", to.display()));

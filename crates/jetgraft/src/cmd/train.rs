@@ -41,7 +41,11 @@ pub fn run(args: &RunArgs, progress: &dyn Progress) -> Result<String> {
     }
     let evaluation = evaluate::evaluate(&run_dir::read(&folder)?.folder.join(run_dir::PREDICTIONS), None)?;
     progress.words(&format!("run folder: {}", out.display()));
-    if args.json { super::json(&evaluation) } else { Ok(evaluate::show(&[Evaluation { file: "test".into(), ..evaluation }])) }
+    if args.json {
+        super::json(&evaluation)
+    } else {
+        Ok(evaluate::show(&[Evaluation { file: "test".into(), ..evaluation }]))
+    }
 }
 
 /// Makes the folder of a run and writes the recipe into it, or checks that what is there is the same run.
@@ -122,13 +126,15 @@ fn train_into(
     let start = training::start(&recipe.model, &input, source.as_ref(), &plan, seed, &device)?;
     progress.words(start.report.to_string().trim_end());
     let options = TrainOptions { seed: derive(recipe.seed, "training", &[]), ..recipe.train.clone() };
-    let card = training::card(&recipe.name, &start.model, &input, &task, source.as_ref(), &plan, recipe.seed)?;
+    let card =
+        training::card(&recipe.name, &start.model, &input, &task, source.as_ref(), &plan, recipe.seed)?;
     let checkpoints = Checkpoints {
         folder: out.join(run_dir::CHECKPOINTS),
         every: CheckpointEvery { steps: Some(CHECKPOINT_STEPS), epochs: Some(1) },
         resume: true,
     };
-    let (training_jets, validation) = (training::part(&task, &task.rows.train), training::part(&task, &task.rows.validation));
+    let (training_jets, validation) =
+        (training::part(&task, &task.rows.train), training::part(&task, &task.rows.validation));
     progress.start(&recipe.name, planned_jets(&options, training_jets.len()), "jets");
     let trained = train(
         Job {
@@ -139,6 +145,7 @@ fn train_into(
             options: &options,
             device: &device,
             cache_bytes: training::CACHE_BYTES,
+            shelf: None,
             checkpoints: Some(&checkpoints),
         },
         &mut Shown::new(progress, "training", 0),
@@ -147,7 +154,10 @@ fn train_into(
         "trained {} steps in {:.1} s; weights of epoch {:.0} chosen, validation loss {:.4}",
         trained.steps, trained.seconds, trained.chosen.epoch, trained.chosen.validation.loss
     ));
-    let test = training::part(&task, if task.rows.test.is_empty() { &task.rows.validation } else { &task.rows.test });
+    let test = training::part(
+        &task,
+        if task.rows.test.is_empty() { &task.rows.validation } else { &task.rows.test },
+    );
     let predictions = training::score(&trained.model, &test, &task.classes, &device)?;
     let run = Run {
         record: RunRecord {

@@ -4,8 +4,8 @@ use jetgraft_learn::plan::PlanOptions;
 
 use super::read::Fault;
 use super::schema::{
-    FORMAT, InputRecipe, NamedPlan, SourceRecipe, SplitRecipe, StatisticsRecipe, StudyRecipe, TaskRecipe, TrainRecipe,
-    WeightsRecipe,
+    FORMAT, InputRecipe, NamedPlan, SourceRecipe, SplitRecipe, StatisticsRecipe, StudyRecipe, TaskRecipe,
+    TrainRecipe, WeightsRecipe,
 };
 
 /// Faults of a train recipe.
@@ -22,7 +22,9 @@ pub fn train(recipe: &TrainRecipe) -> Vec<Fault> {
         (None, None) => {}
         (None, Some(PlanOptions::Scratch { .. })) => {}
         (None, Some(_)) => faults.push(Fault::new("plan", "a plan other than `scratch` needs a [source]")),
-        (Some(_), None) => faults.push(Fault::new("source", "a source needs a [plan], such as kind = \"fine-tune\"")),
+        (Some(_), None) => {
+            faults.push(Fault::new("source", "a source needs a [plan], such as kind = \"fine-tune\""))
+        }
         (Some(source), Some(_)) => {
             match (&source.run, &source.weights) {
                 (Some(_), None) => {}
@@ -53,7 +55,10 @@ pub fn study(recipe: &StudyRecipe) -> Vec<Fault> {
         faults.push(Fault::new("study.sizes", format!("expected rising sizes, found {:?}", matrix.sizes)));
     }
     if matrix.sizes.first().is_some_and(|size| *size < 4) {
-        faults.push(Fault::new("study.sizes", "a size is the number of training jets of both classes: 4 or more"));
+        faults.push(Fault::new(
+            "study.sizes",
+            "a size is the number of training jets of both classes: 4 or more",
+        ));
     }
     if matrix.seeds < 2 {
         faults.push(Fault::new(
@@ -71,7 +76,8 @@ fn head(format: &str, name: &str, faults: &mut Vec<Fault>) {
     }
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(good) {
-        faults.push(Fault::new("name", format!("`{name}` names a folder: use letters, digits, `-`, `_`, `.`")));
+        faults
+            .push(Fault::new("name", format!("`{name}` names a folder: use letters, digits, `-`, `_`, `.`")));
     }
 }
 
@@ -104,7 +110,10 @@ fn task(key: &str, task: &TaskRecipe, faults: &mut Vec<Fault>) {
             ));
         }
         if class.name.is_empty() || class.name.contains(char::is_whitespace) {
-            faults.push(Fault::new(format!("{key}.{text}.name"), "a class name is a word: it becomes a column name"));
+            faults.push(Fault::new(
+                format!("{key}.{text}.name"),
+                "a class name is a word: it becomes a column name",
+            ));
         }
     }
     if task.background.name == task.signal.name {
@@ -130,7 +139,9 @@ fn source(source: &SourceRecipe, faults: &mut Vec<Fault>) {
         faults.push(Fault::new("source", "give exactly one of `train` (with `task`), `run` and `weights`"));
     }
     match (&source.train, &source.task) {
-        (Some(_), None) => faults.push(Fault::new("source.task", "a source that is trained here needs its task")),
+        (Some(_), None) => {
+            faults.push(Fault::new("source.task", "a source that is trained here needs its task"))
+        }
         (Some(train), Some(_)) => {
             if let Err(error) = train.check() {
                 faults.push(Fault::new("source.train", error.to_string()));
@@ -150,7 +161,9 @@ fn weights(key: &str, weights: &WeightsRecipe, faults: &mut Vec<Fault>) {
     if weights.file.as_os_str().is_empty() {
         faults.push(Fault::new(
             format!("{key}.file"),
-            format!("this recipe starts from a published weight file: give its path with --set {key}.file=PATH"),
+            format!(
+                "this recipe starts from a published weight file: give its path with --set {key}.file=PATH"
+            ),
         ));
     }
 }
@@ -172,18 +185,26 @@ fn plans(plans: &[NamedPlan], faults: &mut Vec<Fault>) {
             ));
         }
         if plans[..i].iter().any(|earlier| earlier.name == named.name) {
-            faults.push(Fault::new(format!("study.plans.{i}.name"), format!("`{}` is there twice", named.name)));
+            faults.push(Fault::new(
+                format!("study.plans.{i}.name"),
+                format!("`{}` is there twice", named.name),
+            ));
         }
     }
 }
 
 fn statistics(statistics: &StatisticsRecipe, faults: &mut Vec<Fault>) {
-    for (key, level) in [("statistics.level", statistics.level), ("statistics.band_level", statistics.band_level)] {
+    for (key, level) in
+        [("statistics.level", statistics.level), ("statistics.band_level", statistics.band_level)]
+    {
         if !(level > 0.0 && level < 1.0) {
             faults.push(Fault::new(key, format!("a level lies between 0 and 1, found {level}")));
         }
     }
     if statistics.replicates < 100 {
-        faults.push(Fault::new("statistics.replicates", format!("expected 100 or more, found {}", statistics.replicates)));
+        faults.push(Fault::new(
+            "statistics.replicates",
+            format!("expected 100 or more, found {}", statistics.replicates),
+        ));
     }
 }

@@ -1,7 +1,8 @@
 //! Recipes: what is done, in a file. `schema` documents every key, `read` finds faults, `check` knows what must fit
-//! together, `shipped` holds the recipes that come with the program.
+//! together, `shipped` holds the recipes that come with the program, `propose` writes one for a file.
 
 pub mod check;
+pub mod propose;
 pub mod read;
 pub mod schema;
 pub mod shipped;
@@ -111,7 +112,10 @@ fn from_table(table: &toml::Table, text: &str) -> std::result::Result<Recipe, Ve
         }
         found => Err(vec![Fault::new(
             "kind",
-            format!("expected `train` or `study`, found {}", found.map_or("nothing".into(), |k| format!("`{k}`"))),
+            format!(
+                "expected `train` or `study`, found {}",
+                found.map_or("nothing".into(), |k| format!("`{k}`"))
+            ),
         )]),
     }
 }

@@ -60,7 +60,7 @@ pub fn parse(text: &str) -> std::result::Result<Table, Fault> {
 pub fn set(table: &mut Table, assignment: &str) -> Result<()> {
     let Some((key, text)) = assignment.split_once('=') else {
         return Err(Error::new(format!("--set {assignment}: no `=`"))
-            .expected("KEY=VALUE, such as train.epochs=5"));
+            .expected("KEY=VALUE, such as train.budget.epochs=5"));
     };
     let (key, text) = (key.trim(), text.trim());
     let value = format!("value = {text}")
@@ -268,7 +268,10 @@ mod tests {
         let text = "nme = 'x'\nname = 3\n[train]\nepoch = 3\nepochs = 'three'\nrate = 0.1\n";
         let faults = typed::<Outer>(&parse(text).unwrap(), text).unwrap_err();
         let seen: Vec<_> = faults.iter().map(|f| (f.line, f.key.as_str())).collect();
-        assert_eq!(seen, [(Some(1), "nme"), (Some(2), "name"), (Some(4), "train.epoch"), (Some(5), "train.epochs")]);
+        assert_eq!(
+            seen,
+            [(Some(1), "nme"), (Some(2), "name"), (Some(4), "train.epoch"), (Some(5), "train.epochs")]
+        );
         assert_eq!(faults[0].what, "unknown key; did you mean `name`?");
         assert_eq!(faults[2].what, "unknown key; did you mean `epochs`?");
     }

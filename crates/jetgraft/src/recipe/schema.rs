@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use jetgraft_data::columns::JetColumns;
 use jetgraft_data::lund_graphs::{FeatureSet, LundInput, PsiForm};
-use jetgraft_physics::lund::LundCuts;
 use jetgraft_learn::card::JetCard;
 use jetgraft_learn::plan::PlanOptions;
 use jetgraft_learn::trainer::TrainOptions;
+use jetgraft_physics::lund::LundCuts;
 use serde::{Deserialize, Serialize};
 
 /// Version of the recipe format that this build reads and writes.

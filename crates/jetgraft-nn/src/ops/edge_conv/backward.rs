@@ -231,7 +231,7 @@ impl Nodes<'_> {
         let mut pieces: Vec<&mut [f32]> = if wanted.x {
             tiles.split(&mut dx, width)
         } else {
-            (0..tiles.len()).map(|_| Default::default()).collect()
+            (0..tiles.count()).map(|_| Default::default()).collect()
         };
         let mut pieces = pieces.drain(..);
         let chunks: Vec<_> = tiles

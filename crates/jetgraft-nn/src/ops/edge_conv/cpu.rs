@@ -93,7 +93,7 @@ impl Inputs {
 
     /// Edges of each tile times `columns`: lengths of its rows in a buffer of edges.
     pub fn edge_lengths(&self, tiles: &Tiles, columns: usize) -> Vec<usize> {
-        (0..tiles.len()).map(|tile| self.edges_of(tiles, tile).senders.len() * columns).collect()
+        (0..tiles.count()).map(|tile| self.edges_of(tiles, tile).senders.len() * columns).collect()
     }
 }
 

@@ -82,8 +82,8 @@ pub fn forward(inputs: &Inputs, keep: bool, path: Path) -> (Vec<f32>, Passed) {
     let mut r = Buffer::take(if keep { tiles.rows() * c } else { 0 });
     let mut means = unset(inputs.jets() * c);
     let pieces: Vec<&mut [f32]> =
-        if keep { tiles.split(&mut r, c) } else { (0..tiles.len()).map(|_| Default::default()).collect() };
-    let jets = (0..tiles.len()).map(|tile| (tiles.jets[tile + 1] - tiles.jets[tile]) * c);
+        if keep { tiles.split(&mut r, c) } else { (0..tiles.count()).map(|_| Default::default()).collect() };
+    let jets = (0..tiles.count()).map(|tile| (tiles.jets[tile + 1] - tiles.jets[tile]) * c);
     let jets = crate::ops::cpu::split(&mut means, jets);
     let sums: Vec<Sums> = pieces
         .into_par_iter()
@@ -161,7 +161,7 @@ pub fn backward(
         .map(|((piece, ..), &want)| unset(if want { tiles.rows() * piece.layout().shape()[1] } else { 0 }))
         .collect();
     // For each tile the rows of every piece's gradient.
-    let mut rows: Vec<Vec<&mut [f32]>> = (0..tiles.len()).map(|_| Vec::new()).collect();
+    let mut rows: Vec<Vec<&mut [f32]>> = (0..tiles.count()).map(|_| Vec::new()).collect();
     for ((gradient, (piece, ..)), &want) in dx.iter_mut().zip(&blocks).zip(want_pieces) {
         let columns = if want { piece.layout().shape()[1] } else { 0 };
         for (rows, part) in rows.iter_mut().zip(tiles.split(gradient, columns)) {
