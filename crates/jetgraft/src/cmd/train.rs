@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use jetgraft_learn::checkpoint::{CheckpointEvery, Checkpoints};
+use jetgraft_learn::checkpoint::{CheckpointEvery, Checkpoints, newest};
 use jetgraft_learn::plan::PlanOptions;
 use jetgraft_learn::seeds::derive;
 use jetgraft_learn::snapshot;
@@ -38,6 +38,8 @@ pub fn run(args: &RunArgs, progress: &dyn Progress) -> Result<String> {
         train_into(&loaded, recipe, &args.place, &out, &folder, progress)?;
     } else {
         progress.words("finished before; nothing to do");
+        // A process killed at the very end leaves them.
+        forget(&out.join(run_dir::CHECKPOINTS))?;
     }
     let evaluation = evaluate::evaluate(&run_dir::read(&folder)?.folder.join(run_dir::PREDICTIONS), None)?;
     progress.words(&format!("run folder: {}", out.display()));
@@ -51,11 +53,12 @@ pub fn run(args: &RunArgs, progress: &dyn Progress) -> Result<String> {
 /// Makes the folder of a run and writes the recipe into it, or checks that what is there is the same run.
 ///
 /// # Errors
-/// A folder in use without `resume`, or with another recipe.
+/// A folder in use without `resume`, or with another recipe. A folder that holds a recipe only is not in use: what was
+/// refused for its data, say, can be started again.
 pub fn prepare(out: &Path, loaded: &LoadedRecipe, resume: bool, finished: &Path) -> Result<()> {
     let resolved_path = out.join(run_dir::RECIPE_RESOLVED);
     let resolved = loaded.resolved()?;
-    if resolved_path.exists() || finished.exists() {
+    if finished.exists() || (resolved_path.exists() && holds_work(out)) {
         if !resume {
             return Err(Error::new(format!("{} holds a run already", out.display()))
                 .hint("go on with it by --resume, or give another folder with --out"));
@@ -74,6 +77,16 @@ pub fn prepare(out: &Path, loaded: &LoadedRecipe, resume: bool, finished: &Path)
     jetgraft_data::atomic::write_bytes(&out.join(run_dir::RECIPE), loaded.text.as_bytes())?;
     jetgraft_data::atomic::write_bytes(&resolved_path, resolved.as_bytes())?;
     Ok(())
+}
+
+/// Whether a folder holds more than the recipe of a run that was refused before its first result.
+fn holds_work(out: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(out) else { return false };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let hidden = name.to_string_lossy().starts_with('.');
+        !hidden && name != run_dir::RECIPE && name != run_dir::RECIPE_RESOLVED
+    })
 }
 
 fn first_difference(a: &str, b: &str) -> (usize, (String, String)) {
@@ -149,10 +162,15 @@ fn train_into(
             checkpoints: Some(&checkpoints),
         },
         &mut Shown::new(progress, "training", 0),
-    )?;
+    )
+    .map_err(|error| with_kept_weights(error.into(), &checkpoints.folder))?;
     progress.finish(&format!(
-        "trained {} steps in {:.1} s; weights of epoch {:.0} chosen, validation loss {:.4}",
-        trained.steps, trained.seconds, trained.chosen.epoch, trained.chosen.validation.loss
+        "trained {} steps in {:.1} s; weights of step {} chosen (epoch {:.1}), validation loss {:.4}",
+        trained.steps,
+        trained.seconds,
+        trained.chosen.step,
+        trained.chosen.epoch,
+        trained.chosen.validation.loss
     ));
     let test = training::part(
         &task,
@@ -188,6 +206,14 @@ fn train_into(
     // The run folder holds all that counts now.
     forget(&checkpoints.folder)?;
     Ok(())
+}
+
+/// Says where the weights from before a fault are.
+fn with_kept_weights(error: Error, checkpoints: &Path) -> Error {
+    match newest(checkpoints) {
+        Ok(Some(folder)) => error.detail("kept", format!("weights from before it: {}", folder.display())),
+        _ => error,
+    }
 }
 
 /// Steps between checkpoints.
