@@ -10,7 +10,7 @@ pub mod shipped;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use read::{Fault, faults_to_error, parse, set, typed};
+use read::{Fault, blame_changes, faults_to_error, parse, placed, set, typed};
 pub use schema::{Recipe, StudyRecipe, TrainRecipe};
 
 /// A recipe together with where it came from.
@@ -39,7 +39,10 @@ impl LoadedRecipe {
         for change in changes {
             set(&mut table, change)?;
         }
-        let recipe = from_table(&table, &text).map_err(|faults| faults_to_error(name, &faults))?;
+        let recipe = from_table(&table, &text).map_err(|mut faults| {
+            blame_changes(&mut faults, changes);
+            faults_to_error(name, &faults)
+        })?;
         Ok(Self { name: name.into(), text, changes: changes.to_vec(), folder, recipe })
     }
 
@@ -103,12 +106,12 @@ fn from_table(table: &toml::Table, text: &str) -> std::result::Result<Recipe, Ve
         Some("train") => {
             let recipe: TrainRecipe = typed(table, text)?;
             let faults = check::train(&recipe);
-            if faults.is_empty() { Ok(Recipe::Train(Box::new(recipe))) } else { Err(faults) }
+            if faults.is_empty() { Ok(Recipe::Train(Box::new(recipe))) } else { Err(placed(faults, text)) }
         }
         Some("study") => {
             let recipe: StudyRecipe = typed(table, text)?;
             let faults = check::study(&recipe);
-            if faults.is_empty() { Ok(Recipe::Study(Box::new(recipe))) } else { Err(faults) }
+            if faults.is_empty() { Ok(Recipe::Study(Box::new(recipe))) } else { Err(placed(faults, text)) }
         }
         found => Err(vec![Fault::new(
             "kind",

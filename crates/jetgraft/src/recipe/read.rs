@@ -100,16 +100,17 @@ fn put(place: &mut Value, path: &[&str], value: Value) -> std::result::Result<()
     }
 }
 
-/// Table to a typed recipe. A fault does not end the reading: the key at fault is set aside and the rest is read,
-/// until nothing more can be found.
+/// Table to a typed recipe. A fault does not end the reading: something of the right type takes the place of the
+/// value at fault, and the rest is read.
 ///
 /// # Errors
 /// All faults found, in the order of the file where the line is known.
 pub fn typed<T: DeserializeOwned>(table: &Table, text: &str) -> std::result::Result<T, Vec<Fault>> {
     let mut value = Value::Table(table.clone());
     let mut faults: Vec<Fault> = Vec::new();
-    let mut removed: Vec<String> = Vec::new();
-    // A recipe has fewer keys than this; the bound only guards against a fault that cannot be set aside.
+    // Keys whose value is a stand-in: what is wrong with them, or below them, has been said.
+    let mut mended: Vec<String> = Vec::new();
+    // A recipe has fewer keys than this; the bound only guards against a fault that no stand-in mends.
     for _ in 0..200 {
         let error = match serde_path_to_error::deserialize::<_, T>(value.clone()) {
             Ok(recipe) if faults.is_empty() => return Ok(recipe),
@@ -127,38 +128,76 @@ pub fn typed<T: DeserializeOwned>(table: &Table, text: &str) -> std::result::Res
             })
             .collect();
         let message = error.inner().message().trim().to_string();
-        if let Some(field) = quoted_after(&message, "missing field ") {
-            let mut key = path.clone();
-            key.push(field.to_string());
-            let key = key.join(".");
-            // What was set aside because of a fault of its own is not missing as well.
-            if !removed.contains(&key) {
-                faults.push(Fault {
-                    line: line_of(text, &path),
-                    what: format!("`{field}` is missing"),
-                    key: path.join("."),
-                });
+        let known = |path: &[String]| (0..=path.len()).any(|n| mended.contains(&path[..n].join(".")));
+        let went_on = if let Some(field) = quoted_after(&message, "missing field ") {
+            if !known(&path) {
+                let what = format!("`{field}` is missing");
+                faults.push(Fault { line: line_of(text, &path), what, key: path.join(".") });
             }
-            break;
-        }
-        let mut what = message.clone();
-        if let Some(field) = quoted_after(&message, "unknown field ") {
+            path.push(field.to_string());
+            // The next round says which type it has.
+            put(&mut value, &refs(&path), Value::String(String::new())).is_ok()
+        } else if let Some(field) = quoted_after(&message, "unknown field ") {
             if path.last().map(String::as_str) != Some(field) {
                 path.push(field.to_string());
             }
-            what = match nearest(field, message.split('`').skip(3).step_by(2)) {
-                Some(near) => format!("unknown key; did you mean `{near}`?"),
-                None => format!("unknown key; {}", message.split_once(", ").map_or("", |(_, rest)| rest)),
-            };
-        }
-        faults.push(Fault { line: line_of(text, &path), key: path.join("."), what });
-        removed.push(path.join("."));
-        if !remove(&mut value, &path) {
+            if !known(&path) {
+                let what = match nearest(field, message.split('`').skip(3).step_by(2)) {
+                    Some(near) => format!("unknown key; did you mean `{near}`?"),
+                    None => format!("unknown key; {}", message.split_once(", ").map_or("", |(_, rest)| rest)),
+                };
+                faults.push(Fault { line: line_of(text, &path), key: path.join("."), what });
+            }
+            remove(&mut value, &path)
+        } else {
+            if !known(&path) {
+                faults.push(Fault { line: line_of(text, &path), key: path.join("."), what: message.clone() });
+            }
+            match stand_in(&message) {
+                Some(other) if !path.is_empty() => put(&mut value, &refs(&path), other).is_ok(),
+                _ => false,
+            }
+        };
+        let key = path.join(".");
+        // A stand-in that is refused in its turn for the same reason cannot be mended.
+        if !went_on || mended.iter().filter(|earlier| **earlier == key).count() > 3 {
             break;
         }
+        mended.push(key);
     }
     faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
     Err(faults)
+}
+
+fn refs(path: &[String]) -> Vec<&str> {
+    path.iter().map(String::as_str).collect()
+}
+
+/// A value of the type that a message of serde asks for.
+fn stand_in(message: &str) -> Option<Value> {
+    let expected = message.split_once("expected ")?.1;
+    // `unknown variant`: the first that there is.
+    if let Some(variant) = expected.strip_prefix("one of ").unwrap_or(expected).strip_prefix('`') {
+        return Some(Value::String(variant.split('`').next()?.to_string()));
+    }
+    let is = |kinds: &[&str]| kinds.iter().any(|kind| expected.starts_with(kind));
+    Some(if is(&["f64", "f32", "floating point"]) {
+        Value::Float(0.5)
+    } else if is(&["u", "i64", "i32", "i16", "i8", "integer", "a nonzero"]) {
+        Value::Integer(1)
+    } else if is(&["a bool"]) {
+        Value::Boolean(false)
+    } else if is(&["a sequence", "a tuple"]) {
+        Value::Array(Vec::new())
+    } else if is(&["an array of length 2"]) {
+        Value::Array(vec![Value::Float(0.5), Value::Float(0.5)])
+    } else if is(&["struct", "a map", "internally tagged enum", "enum", "string or map", "map"]) {
+        Value::Table(Table::new())
+    } else if is(&["a string", "a borrowed string", "path string"]) {
+        Value::String(String::new())
+    } else {
+        return None;
+    })
 }
 
 /// The text between backticks that follows `lead`.
@@ -215,7 +254,32 @@ fn line_at(text: &str, byte: usize) -> usize {
     1 + text.as_bytes()[..byte.min(text.len())].iter().filter(|b| **b == b'\n').count()
 }
 
-/// Line of the deepest part of `path` that stands in the text (a key set on the command line stands nowhere).
+/// Faults of the checks after reading, with their lines.
+pub fn placed(mut faults: Vec<Fault>, text: &str) -> Vec<Fault> {
+    for fault in &mut faults {
+        let path: Vec<String> = fault.key.split('.').map(str::to_string).collect();
+        fault.line = (1..=path.len()).rev().find_map(|n| line_of(text, &path[..n]));
+    }
+    faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+    faults
+}
+
+/// Takes the line from faults of values that `changes` (`key=value`) gave, and says so instead.
+pub fn blame_changes(faults: &mut [Fault], changes: &[String]) {
+    let keys: Vec<&str> =
+        changes.iter().filter_map(|change| Some(change.split_once('=')?.0.trim())).collect();
+    for fault in faults {
+        let below = |key: &&&str| {
+            fault.key.strip_prefix(**key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if let Some(key) = keys.iter().find(below) {
+            fault.line = None;
+            fault.what = format!("{} (given by --set {key})", fault.what);
+        }
+    }
+}
+
+/// Line where `path` stands in the text (a key set on the command line stands nowhere).
 fn line_of(text: &str, path: &[String]) -> Option<usize> {
     use toml::de::DeValue;
     let document = toml::de::DeTable::parse(text).ok()?;
@@ -283,6 +347,31 @@ mod tests {
         assert_eq!(faults.len(), 1);
         assert_eq!((faults[0].key.as_str(), faults[0].line), ("train", Some(2)));
         assert_eq!(faults[0].what, "`rate` is missing");
+    }
+
+    #[test]
+    fn a_fault_hides_no_other() {
+        let text = "[train]\nepochs = 'three'\nrate = 'fast'\n[trian]\n";
+        let faults = typed::<Outer>(&parse(text).unwrap(), text).unwrap_err();
+        let seen: Vec<_> = faults.iter().map(|f| (f.line, f.key.as_str(), f.what.as_str())).collect();
+        let usize_wanted = "invalid type: string \"three\", expected usize";
+        let f64_wanted = "invalid type: string \"fast\", expected f64";
+        assert_eq!(
+            seen,
+            [
+                (Some(2), "train.epochs", usize_wanted),
+                (Some(3), "train.rate", f64_wanted),
+                (Some(4), "trian", "unknown key; did you mean `train`?"),
+                (None, "", "`name` is missing"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_table_is_one_fault() {
+        let faults = typed::<Outer>(&parse("name = 'x'").unwrap(), "name = 'x'").unwrap_err();
+        let seen: Vec<_> = faults.iter().map(|f| f.what.as_str()).collect();
+        assert_eq!(seen, ["`train` is missing"]);
     }
 
     #[test]
