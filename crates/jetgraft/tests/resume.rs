@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use common::{TINY_TRAIN, at, ok, program, refused, scratch, with};
 
+/// A moment of a run: its name, and how it shows in the folder.
+type Event = (&'static str, fn(&Path) -> bool);
+
 /// Ten steps an epoch, four steps between evaluations, a checkpoint after each epoch.
 const RUN: &[&str] = &["--set", "train.budget={steps=36}", "--set", "train.evaluate_every={steps=4}"];
 
@@ -111,7 +114,7 @@ fn killed_while_writing() {
     let whole = at(&folder, "whole");
     ok(&arguments(&whole));
     let expected = weights(&whole);
-    let events: &[(&str, fn(&Path) -> bool)] = &[
+    let events: &[Event] = &[
         ("the folder", |out| out.is_dir()),
         ("the recipe", |out| out.join("recipe.toml").exists()),
         ("the resolved recipe", |out| out.join("recipe.resolved.toml").exists()),
