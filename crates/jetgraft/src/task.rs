@@ -92,6 +92,7 @@ pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &LundInput) -> Resu
     let query = JetQuery {
         columns: task.columns.clone(),
         selection: task.select.clone(),
+        on_bad: task.on_bad,
         ..JetQuery::new(files, specs)
     };
     let (jets, read, manifest) = load_jets(&query)?;

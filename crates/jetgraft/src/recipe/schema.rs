@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jetgraft_data::columns::JetColumns;
+use jetgraft_data::jets::OnBad;
 use jetgraft_data::lund_graphs::{FeatureSet, LundInput, PsiForm};
 use jetgraft_learn::card::JetCard;
 use jetgraft_learn::plan::PlanOptions;
@@ -165,6 +166,9 @@ pub struct TaskRecipe {
     /// Names of the columns, where they differ from the defaults.
     #[serde(default)]
     pub columns: JetColumns,
+    /// Rows with NaN, infinities or no constituents: `drop` (counted in the ledger) or `error`.
+    #[serde(default)]
+    pub on_bad: OnBad,
     /// Definition of the jets, for the card and the figures.
     pub jets: JetsRecipe,
     /// The background class (label 0).
