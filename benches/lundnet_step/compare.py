@@ -3,7 +3,7 @@
 usage: python compare.py [--rounds 5] [--steps 3] [--no-compile] [--jets 256]
 
 Needs the Python packages torch, numpy and safetensors, and the release build of `lundnet_step`
-(cargo build --release -p jetgraft-benches --bin lundnet_step).
+(cargo build --release --workspace --bin lundnet_step).
 
 All sides get the same graphs (random binary trees of 50 to 60 declusterings, the size of jets of
 constituents with no cut) and the same initial weights, and must have the same losses in the first
