@@ -2,7 +2,8 @@
 //!
 //! * [`formats`]: one file or folder per format behind one [`table`] contract; [`open`] recognises a file by its content
 //! * [`columns`], [`select`], [`jets`]: which columns, which rows, which class; [`load_jets`] reads them on threads
-//! * [`mod@lund_graphs`]: jets to graphs of declusterings, and packed ragged batches
+//! * [`mod@lund_graphs`]: jets to graphs of declusterings
+//! * [`graph_set`]: ragged sets in memory, and packed batches of them
 //! * [`split`], [`subset`], [`loader`], [`standardise`]: who trains on what, in which order, on which scale
 //! * [`ledger`], [`manifest`]: read = used + dropped by reason; which files, with digests
 //! * [`mod@inspect`]: what a file holds, and what a training could take from it
@@ -30,6 +31,7 @@ pub mod atomic;
 pub mod columns;
 mod error;
 pub mod formats;
+pub mod graph_set;
 pub mod inspect;
 pub mod jets;
 pub mod ledger;
@@ -46,11 +48,12 @@ pub mod writer;
 pub use columns::{ConstituentForm, EnergyUnit, JetColumns};
 pub use error::{DataError, nearest};
 pub use formats::{OpenOptions, open, open_with};
+pub use graph_set::{GraphSet, PackedBatch, PackedEdges};
 pub use inspect::{Inspection, inspect};
 pub use jets::{ClassSpec, Events, JetQuery, Jets, NO_LABEL, OnBad, load_events, load_jets};
 pub use ledger::Ledger;
 pub use loader::{Batching, LastBatch, Loader, epoch_order};
-pub use lund_graphs::{FeatureSet, GraphSet, LundInput, PackedBatch, PsiForm, lund_graphs};
+pub use lund_graphs::{FeatureSet, LundInput, PsiForm, lund_graphs};
 pub use manifest::{FileEntry, Manifest};
 pub use select::Selection;
 pub use split::{Part, Split, SplitRows, check_disjoint, partition};

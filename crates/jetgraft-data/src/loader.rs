@@ -8,7 +8,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::lund_graphs::{GraphSet, PackedBatch};
+use crate::graph_set::{GraphSet, PackedBatch};
 
 /// A generator that depends on a purpose and two numbers only.
 ///
@@ -92,7 +92,7 @@ impl Batching {
 /// ```
 /// use std::sync::Arc;
 /// use jetgraft_data::loader::{Batching, Loader, epoch_order};
-/// # let graphs = Arc::new(jetgraft_data::lund_graphs::GraphSet::default());
+/// # let graphs = Arc::new(jetgraft_data::GraphSet::default());
 /// let order = epoch_order(graphs.len(), 7, 0);
 /// for batch in Loader::new(graphs.clone(), order, Batching::new(256)) {
 ///     assert!(batch.jets() <= 256);
@@ -173,7 +173,8 @@ mod tests {
             feature_names: vec!["x".into()],
             features: (0..jets).map(|jet| jet as f32).collect(),
             node_offsets: (0..=jets).collect(),
-            parents: vec![-1; jets],
+            parents: Some(vec![-1; jets]),
+            kinematics: None,
             event_id: (0..jets as u64).collect(),
             label: vec![0; jets],
             jet_pt_gev: vec![500.0; jets],

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
-use crate::lund_graphs::GraphSet;
+use crate::graph_set::GraphSet;
 
 /// `x' = (x - center) / scale` with the median as centre and half the central 68 % as scale.
 ///
@@ -114,7 +114,8 @@ mod tests {
             feature_names: vec!["a".into(), "b".into()],
             features: (0..101).flat_map(|i| [i as f32, 7.0]).collect(),
             node_offsets: vec![0, 101, 101],
-            parents: (-1..100).collect(),
+            parents: Some((-1..100).collect()),
+            kinematics: None,
             event_id: vec![0, 1],
             label: vec![0, 0],
             jet_pt_gev: vec![1.0, 1.0],

@@ -14,21 +14,21 @@ use crate::error::LearnError;
 /// # Example
 /// ```
 /// use burn::tensor::Device;
-/// use jetgraft_data::PackedBatch;
+/// use jetgraft_data::{PackedBatch, PackedEdges};
 ///
 /// // Two jets: two declusterings joined by an edge, and one alone.
 /// let packed = PackedBatch {
 ///     features: vec![0.1, 0.2, 0.3],
 ///     n_features: 1,
 ///     jet_offsets: vec![0, 2, 3],
-///     in_offsets: vec![0, 1, 2, 2],
-///     senders: vec![1, 0],
+///     edges: Some(PackedEdges { in_offsets: vec![0, 1, 2, 2], senders: vec![1, 0] }),
+///     kinematics: None,
 ///     labels: vec![0, 1],
 ///     indices: vec![0, 1],
 /// };
 /// let batch = jetgraft_learn::batch::to_device(&packed, &Device::flex())?;
 /// assert_eq!(batch.features.dims(), [3, 1]);
-/// assert_eq!((batch.graph.jets, batch.graph.edges), (2, 2));
+/// assert_eq!((batch.graph.jets, batch.graph.edges().count), (2, 2));
 /// # Ok::<(), jetgraft_learn::LearnError>(())
 /// ```
 pub fn to_device(packed: &PackedBatch, device: &Device) -> Result<GraphBatch, LearnError> {
@@ -41,7 +41,14 @@ pub fn to_device(packed: &PackedBatch, device: &Device) -> Result<GraphBatch, Le
 /// # Errors
 /// As [`to_device`].
 pub fn graph(packed: &PackedBatch, device: &Device) -> Result<RaggedGraph, LearnError> {
-    Ok(RaggedGraph::from_csr(&packed.jet_offsets, &packed.in_offsets, &packed.senders, device)?)
+    let graph = match &packed.edges {
+        Some(edges) => RaggedGraph::from_csr(&packed.jet_offsets, &edges.in_offsets, &edges.senders, device)?,
+        None => RaggedGraph::new(&packed.jet_offsets, device)?,
+    };
+    Ok(match &packed.kinematics {
+        Some(kinematics) => graph.with_kinematics(kinematics)?,
+        None => graph,
+    })
 }
 
 /// A matrix of `width` columns from its rows.

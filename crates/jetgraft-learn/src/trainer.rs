@@ -1006,7 +1006,12 @@ pub fn fingerprint(set: &GraphSet) -> String {
     };
     set.features.iter().for_each(|value| feed(&value.to_le_bytes(), false));
     set.node_offsets.iter().for_each(|value| feed(&(*value as u64).to_le_bytes(), false));
-    set.parents.iter().for_each(|value| feed(&value.to_le_bytes(), false));
+    for parents in set.parents.iter().flatten() {
+        feed(&parents.to_le_bytes(), false);
+    }
+    for kinematics in set.kinematics.iter().flatten() {
+        feed(&kinematics.to_le_bytes(), false);
+    }
     set.event_id.iter().for_each(|value| feed(&value.to_le_bytes(), false));
     set.label.iter().for_each(|value| feed(&value.to_le_bytes(), false));
     feed(&[], true);

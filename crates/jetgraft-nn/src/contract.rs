@@ -11,20 +11,11 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::error::NnError;
 
-/// Ragged graphs of a batch on a device, edges in compressed rows by receiver.
-///
-/// # Shapes
-/// B jets, N nodes over all jets, E directed edges over all jets; index tensors are `i32`.
+/// Directed edges of a batch, in compressed rows by receiver; N nodes, E edges, index tensors are `i32`.
 #[derive(Clone, Debug)]
-pub struct RaggedGraph {
-    /// Number of graphs, B.
-    pub jets: usize,
-    /// Number of nodes over all graphs, N.
-    pub nodes: usize,
+pub struct Edges {
     /// Number of directed edges over all graphs, E.
-    pub edges: usize,
-    /// `[B + 1]`: nodes of jet `b` are `jet_offsets[b]..jet_offsets[b + 1]`.
-    pub jet_offsets: Tensor<1, Int>,
+    pub count: usize,
     /// `[N + 1]`: edges that end at node `i` are `in_offsets[i]..in_offsets[i + 1]`.
     pub in_offsets: Tensor<1, Int>,
     /// `[E]`: the sending node of each edge, in the order of `in_offsets`.
@@ -35,11 +26,41 @@ pub struct RaggedGraph {
     pub out_edges: Tensor<1, Int>,
 }
 
+/// Which nodes belong to which graph of a batch, and what else is known of them that no stage computes.
+///
+/// A graph is a jet or an event; a node is a declustering, a particle or a reconstructed object. What a network
+/// must find here it says in [`Backbone::needs`].
+///
+/// # Shapes
+/// B graphs, N nodes over all graphs; index tensors are `i32`.
+#[derive(Clone, Debug)]
+pub struct RaggedGraph {
+    /// Number of graphs, B.
+    pub jets: usize,
+    /// Number of nodes over all graphs, N.
+    pub nodes: usize,
+    /// `[B + 1]`: nodes of graph `b` are `jet_offsets[b]..jet_offsets[b + 1]`; every graph has one or more.
+    pub jet_offsets: Tensor<1, Int>,
+    /// Fixed edges, for networks on trees; networks that see all pairs, or seek neighbours themselves, have none.
+    pub edges: Option<Edges>,
+    /// `[N, 4]`: transverse momentum (GeV), rapidity, azimuth, mass (GeV) of each node, not standardised, for
+    /// networks that compare pairs of particles. Rapidity and azimuth may be relative to any axis of the jet.
+    pub kinematics: Option<Tensor<2>>,
+}
+
 impl RaggedGraph {
-    /// Checks the index arrays and puts them on `device`.
+    /// Graphs without edges.
     ///
     /// # Errors
-    /// [`NnError::Graph`] when offsets do not rise, an index is out of range, an edge leaves its jet, or a jet
+    /// [`NnError::Graph`] when offsets do not rise or a graph has no node.
+    pub fn new(jet_offsets: &[u32], device: &Device) -> Result<Self, NnError> {
+        crate::graph::of_offsets(jet_offsets, device)
+    }
+
+    /// Graphs with edges in compressed rows.
+    ///
+    /// # Errors
+    /// [`NnError::Graph`] when offsets do not rise, an index is out of range, an edge leaves its graph, or a graph
     /// has no node.
     pub fn from_csr(
         jet_offsets: &[u32],
@@ -48,6 +69,55 @@ impl RaggedGraph {
         device: &Device,
     ) -> Result<Self, NnError> {
         crate::graph::from_csr(jet_offsets, in_offsets, senders, device)
+    }
+
+    /// The same graphs with the kinematics of their nodes, `[N * 4]` row by row.
+    ///
+    /// # Errors
+    /// [`NnError::Graph`] when the number of values is not four a node, or one is not finite.
+    pub fn with_kinematics(self, values: &[f32]) -> Result<Self, NnError> {
+        crate::graph::with_kinematics(self, values)
+    }
+
+    /// The edges of graphs that have some.
+    ///
+    /// # Panics
+    /// When there are none: whoever runs a network has compared [`Backbone::needs`] with the batch.
+    pub fn edges(&self) -> &Edges {
+        match &self.edges {
+            Some(edges) => edges,
+            None => panic!("a network on fixed edges was given graphs without edges"),
+        }
+    }
+
+    /// The kinematics of the nodes of graphs that have them.
+    ///
+    /// # Panics
+    /// As [`RaggedGraph::edges`].
+    pub fn kinematics(&self) -> &Tensor<2> {
+        match &self.kinematics {
+            Some(kinematics) => kinematics,
+            None => panic!("a network on pairs of particles was given graphs without kinematics"),
+        }
+    }
+}
+
+/// What a network must find in a [`RaggedGraph`] beside the nodes of each graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// [`RaggedGraph::edges`].
+    pub edges: bool,
+    /// [`RaggedGraph::kinematics`].
+    pub kinematics: bool,
+}
+
+impl Needs {
+    /// Whether `graph` has everything.
+    ///
+    /// # Errors
+    /// [`NnError::Graph`] naming what is missing.
+    pub fn check(self, graph: &RaggedGraph) -> Result<(), NnError> {
+        crate::graph::check_needs(self, graph)
     }
 }
 
@@ -111,8 +181,8 @@ impl Mode {
 /// A network that can be grafted.
 ///
 /// Stage `s` maps the activation at cut `s` to the activation at cut `s + 1`: cut 0 is the input features, the
-/// last cut is the logits, and the last stage is the head. The activation at a cut is all that the later stages
-/// need (for a network with skips to the end, the concatenation of what they use).
+/// last cut is the logits, and the last stage is the head. The activation at a cut, with the graphs, is all that the
+/// later stages need (for a network with skips to the end, the concatenation of what they use).
 pub trait Backbone: Module + 'static {
     /// Registry name, such as `lundnet`.
     fn kind(&self) -> &'static str;
@@ -125,6 +195,11 @@ pub trait Backbone: Module + 'static {
 
     /// Number of input features F.
     fn input_features(&self) -> usize;
+
+    /// What it must find in the graphs beside features.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
 
     /// What the rows of the activation at `cut` are.
     fn rows_at(&self, cut: usize) -> Rows;

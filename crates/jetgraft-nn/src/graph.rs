@@ -2,8 +2,55 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use crate::contract::RaggedGraph;
+use crate::contract::{Edges, Needs, RaggedGraph};
 use crate::error::NnError;
+
+/// Checks offsets and puts them on `device`; see [`RaggedGraph::new`].
+///
+/// # Errors
+/// [`NnError::Graph`] with the array and position of the first fault.
+pub fn of_offsets(jet_offsets: &[u32], device: &Device) -> Result<RaggedGraph, NnError> {
+    let nodes = check_offsets("jet_offsets", jet_offsets, None, true)?;
+    Ok(RaggedGraph {
+        jets: jet_offsets.len() - 1,
+        nodes,
+        jet_offsets: int_tensor(jet_offsets, device),
+        edges: None,
+        kinematics: None,
+    })
+}
+
+/// Adds the kinematics of the nodes; see [`RaggedGraph::with_kinematics`].
+///
+/// # Errors
+/// [`NnError::Graph`] with the position of the first fault.
+pub fn with_kinematics(graph: RaggedGraph, values: &[f32]) -> Result<RaggedGraph, NnError> {
+    const COLUMNS: usize = 4;
+    if values.len() != COLUMNS * graph.nodes {
+        let expected = format!("{} values: four for each of {} nodes", COLUMNS * graph.nodes, graph.nodes);
+        return Err(fault("kinematics", values.len(), "that many values", expected));
+    }
+    if let Some(position) = values.iter().position(|value| !value.is_finite()) {
+        return Err(fault("kinematics", position, values[position], "a finite number"));
+    }
+    let data = TensorData::new(values.to_vec(), [graph.nodes, COLUMNS]);
+    let device = graph.jet_offsets.device();
+    Ok(RaggedGraph { kinematics: Some(Tensor::from_data(data, &device)), ..graph })
+}
+
+/// Whether a graph has what a network needs; see [`Needs::check`].
+///
+/// # Errors
+/// [`NnError::Graph`] naming what is missing.
+pub fn check_needs(needs: Needs, graph: &RaggedGraph) -> Result<(), NnError> {
+    if needs.edges && graph.edges.is_none() {
+        return Err(fault("edges", 0, "none", "fixed edges, as Lund trees have them"));
+    }
+    if needs.kinematics && graph.kinematics.is_none() {
+        return Err(fault("kinematics", 0, "none", "pt, rapidity, azimuth and mass of every particle"));
+    }
+    Ok(())
+}
 
 /// Checks compressed rows and puts them on `device`; see [`RaggedGraph::from_csr`].
 ///
@@ -15,12 +62,12 @@ pub fn from_csr(
     senders: &[u32],
     device: &Device,
 ) -> Result<RaggedGraph, NnError> {
-    let nodes = check_offsets("jet_offsets", jet_offsets, None, true)?;
+    let graph = of_offsets(jet_offsets, device)?;
+    let (jets, nodes) = (graph.jets, graph.nodes);
     if in_offsets.len() != nodes + 1 {
         return Err(fault("in_offsets", in_offsets.len(), "length", format!("length {}", nodes + 1)));
     }
     check_offsets("in_offsets", in_offsets, Some(senders.len()), false)?;
-    let jets = jet_offsets.len() - 1;
     for jet in 0..jets {
         let range = jet_offsets[jet]..jet_offsets[jet + 1];
         let edges = in_offsets[range.start as usize] as usize..in_offsets[range.end as usize] as usize;
@@ -36,16 +83,14 @@ pub fn from_csr(
         }
     }
     let (out_offsets, out_edges) = transpose(nodes, senders);
-    Ok(RaggedGraph {
-        jets,
-        nodes,
-        edges: senders.len(),
-        jet_offsets: int_tensor(jet_offsets, device),
+    let edges = Edges {
+        count: senders.len(),
         in_offsets: int_tensor(in_offsets, device),
         senders: int_tensor(senders, device),
         out_offsets: int_tensor(&out_offsets, device),
         out_edges: int_tensor(&out_edges, device),
-    })
+    };
+    Ok(RaggedGraph { edges: Some(edges), ..graph })
 }
 
 /// Checks that offsets start at 0, rise (strictly where `strict`), end at `end` if given and fit an `i32`.
@@ -123,15 +168,34 @@ mod tests {
     fn edges_are_grouped_by_sender() {
         // Jet 0: 0-1, 0-2 both ways; jet 1: one lonely node.
         let graph = build(&[0, 3, 4], &[0, 2, 3, 4, 4], &[1, 2, 0, 0]).unwrap();
-        assert_eq!((graph.jets, graph.nodes, graph.edges), (2, 4, 4));
-        assert_eq!(values(graph.out_offsets), [0, 2, 3, 4, 4]);
-        assert_eq!(values(graph.out_edges), [2, 3, 0, 1]);
+        let edges = graph.edges();
+        assert_eq!((graph.jets, graph.nodes, edges.count), (2, 4, 4));
+        assert_eq!(values(edges.out_offsets.clone()), [0, 2, 3, 4, 4]);
+        assert_eq!(values(edges.out_edges.clone()), [2, 3, 0, 1]);
     }
 
     #[test]
     fn a_batch_without_edges_and_one_without_jets_are_graphs() {
-        assert_eq!(build(&[0, 1, 2], &[0, 0, 0], &[]).unwrap().edges, 0);
+        assert_eq!(build(&[0, 1, 2], &[0, 0, 0], &[]).unwrap().edges().count, 0);
         assert_eq!(build(&[0], &[0], &[]).unwrap().nodes, 0);
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_beside_the_edges_is_named() {
+        let graph = RaggedGraph::new(&[0, 2], &Device::flex()).unwrap();
+        let kinematics = Needs { kinematics: true, ..Needs::default() };
+        for (fault, name) in [
+            (kinematics.check(&graph), "kinematics"),
+            (Needs { edges: true, ..Needs::default() }.check(&graph), "edges"),
+            (graph.clone().with_kinematics(&[0.0; 7]).map(drop), "kinematics"),
+            (graph.clone().with_kinematics(&[f32::NAN; 8]).map(drop), "kinematics"),
+        ] {
+            match fault {
+                Err(NnError::Graph { array, .. }) => assert_eq!(array, name),
+                other => panic!("{other:?}"),
+            }
+        }
+        kinematics.check(&graph.with_kinematics(&[1.0; 8]).unwrap()).unwrap();
     }
 
     #[test]

@@ -13,5 +13,6 @@ mod init;
 pub mod layers;
 pub mod models;
 pub mod ops;
+pub mod registry;
 pub mod state;
 pub mod weights;

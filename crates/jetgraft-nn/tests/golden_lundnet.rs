@@ -165,13 +165,13 @@ fn logits_loss_gradients_and_running_statistics() {
         let found = loss.backward();
         let mut visitor = Gradients { found: &found, path: Vec::new(), gradients: State::new() };
         burn::module::Module::visit(&network, &mut visitor);
-        let gradients = to_foreign(&visitor.gradients).unwrap();
+        let gradients = to_foreign(network.config(), &visitor.gradients).unwrap();
         assert_eq!(gradients.len(), golden.keys().filter(|name| name.starts_with("grad.")).count());
         for (name, gradient) in gradients {
             assert_eq!(gradient.shape, golden[&format!("grad.{name}")].shape, "{name}");
             note(&format!("gradient of {name}"), &gradient.values, &format!("grad.{name}"));
         }
-        for (name, tensor) in to_foreign(&state(&network)).unwrap() {
+        for (name, tensor) in to_foreign(network.config(), &state(&network)).unwrap() {
             if name.contains("running_") {
                 note("running statistics", &tensor.values, &format!("after.{name}"));
             }
@@ -204,7 +204,7 @@ fn parameter_counts_and_round_trip_of_the_published_weights() {
         assert_eq!(parameters.map(|tensor| tensor.values.len()).sum::<usize>(), count);
         assert_eq!(parameter_ids(&network).len() + 34, state.len());
         // Their counters of batches are the only thing that does not come back.
-        let mut back = to_foreign(&state).unwrap();
+        let mut back = to_foreign(network.config(), &state).unwrap();
         for (name, tensor) in &published {
             let mut returned = back.remove(name).unwrap_or_else(|| panic!("{name} is lost"));
             if name.ends_with("num_batches_tracked") {

@@ -104,7 +104,7 @@ fn hostile_files_never_panic() {
 }
 
 fn foreign_bytes(network: &LundNet) -> Vec<u8> {
-    let tensors: State = to_foreign(&state(network))
+    let tensors: State = to_foreign(network.config(), &state(network))
         .unwrap()
         .into_iter()
         .map(|(name, tensor)| {

@@ -10,7 +10,8 @@ use jetgraft_learn::card::{
 use jetgraft_learn::graft::{GraftAllow, GraftReport, graft};
 use jetgraft_learn::plan::{Plan, PlanOptions};
 use jetgraft_nn::contract::Backbone;
-use jetgraft_nn::models::lundnet::{self, LundNet, LundNetConfig};
+use jetgraft_nn::models::lundnet::{self, LundNetConfig};
+use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{State, load_state, state};
 
 use crate::error::{Error, Result};
@@ -28,22 +29,30 @@ pub struct Network {
 }
 
 /// Sizes of a recipe's network.
-pub fn config(model: &ModelRecipe, input: &LundInput) -> LundNetConfig {
-    let ModelRecipe::Lundnet { dropout } = *model;
-    LundNetConfig { input_features: input.features.len(), dropout, classes: 2, ..LundNetConfig::lundnet_5() }
+pub fn config(model: &ModelRecipe, input: &LundInput) -> BackboneConfig {
+    let config = match *model {
+        ModelRecipe::Lundnet { dropout } => {
+            BackboneConfig::LundNet(LundNetConfig { dropout, ..LundNetConfig::default() })
+        }
+    };
+    config.with_ends(input.features.len(), 2)
 }
 
 /// Sizes of a card's network.
 ///
 /// # Errors
 /// A backbone that this build does not know.
-pub fn card_config(card: &Card) -> Result<LundNetConfig> {
-    if card.backbone.kind != lundnet::KIND {
+pub fn card_config(card: &Card) -> Result<BackboneConfig> {
+    if !BackboneConfig::KINDS.contains(&card.backbone.kind.as_str()) {
         return Err(Error::new(format!("the network `{}` is a {}", card.name, card.backbone.kind))
-            .expected(lundnet::KIND)
+            .expected(BackboneConfig::KINDS.join(", "))
             .hint("it was made by a newer version of jetgraft"));
     }
-    serde_json::from_value(card.backbone.config.clone())
+    let mut config = card.backbone.config.clone();
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert("kind".into(), card.backbone.kind.clone().into());
+    }
+    serde_json::from_value(config)
         .map_err(|error| Error::new(format!("the card of `{}`: {error}", card.name)))
 }
 
@@ -51,8 +60,8 @@ pub fn card_config(card: &Card) -> Result<LundNetConfig> {
 ///
 /// # Errors
 /// A backbone that this build does not know; weights of other names or shapes.
-pub fn build(network: &Network, device: &Device) -> Result<LundNet> {
-    Ok(load_state(LundNet::new(&card_config(&network.card)?, 0, device)?, &network.weights)?)
+pub fn build(network: &Network, device: &Device) -> Result<AnyBackbone> {
+    Ok(load_state(card_config(&network.card)?.build(0, device)?, &network.weights)?)
 }
 
 /// The card of a network that is trained from scratch.
@@ -60,7 +69,7 @@ pub fn build(network: &Network, device: &Device) -> Result<LundNet> {
 /// # Errors
 /// Ours, if the configuration cannot be written.
 pub fn new_card(
-    model: &LundNet,
+    model: &AnyBackbone,
     name: &str,
     input: &LundInput,
     jets: &JetsRecipe,
@@ -71,7 +80,7 @@ pub fn new_card(
     Ok(Card {
         version: VERSION,
         name: name.into(),
-        backbone: backbone_card(model.config())?,
+        backbone: backbone_card(&model.config())?,
         input: input_card(input),
         jets: jets.card(),
         classes: classes.to_vec(),
@@ -82,9 +91,13 @@ pub fn new_card(
     })
 }
 
-fn backbone_card(config: &LundNetConfig) -> Result<BackboneCard> {
-    let config = serde_json::to_value(config).map_err(|error| Error::ours(error.to_string()))?;
-    Ok(BackboneCard { kind: lundnet::KIND.into(), config })
+fn backbone_card(config: &BackboneConfig) -> Result<BackboneCard> {
+    let mut sizes = serde_json::to_value(config).map_err(|error| Error::ours(error.to_string()))?;
+    if let Some(fields) = sizes.as_object_mut() {
+        // It has a field of its own on the card.
+        fields.remove("kind");
+    }
+    Ok(BackboneCard { kind: config.kind().into(), config: sizes })
 }
 
 fn input_card(input: &LundInput) -> InputCard {
@@ -159,7 +172,7 @@ pub fn import(path: &Path, network: &str, classes: &[String]) -> Result<Imported
             .hint("name them with --classes"));
     }
     let device = Device::flex();
-    let fresh = LundNet::new(&imported.config, 0, &device)?;
+    let fresh = BackboneConfig::LundNet(imported.config.clone()).build(0, &device)?;
     let plan =
         plan_for(&fresh, &PlanOptions::FineTune { rates: Default::default(), head: Default::default() })?;
     let (weights, report) = graft(&imported.state, &state(&fresh), &plan, &GraftAllow::default())?;
@@ -171,7 +184,7 @@ pub fn import(path: &Path, network: &str, classes: &[String]) -> Result<Imported
     let card = Card {
         version: VERSION,
         name: known.map_or_else(|| file_name.clone(), |known| known.name.to_string()),
-        backbone: backbone_card(&imported.config)?,
+        backbone: backbone_card(&fresh.config())?,
         input: input_card(&input),
         jets: JetCard {
             algorithm: known.map_or("unknown", |_| "anti-kt").into(),

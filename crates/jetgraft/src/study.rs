@@ -24,7 +24,7 @@ use jetgraft_learn::study::{
     StudyPlan,
 };
 use jetgraft_learn::trainer::{Job, TrainOptions, Trained, train};
-use jetgraft_nn::models::lundnet::LundNet;
+use jetgraft_nn::registry::AnyBackbone;
 
 use crate::args::PlaceArgs;
 use crate::cmd::train::{CHECKPOINT_STEPS, forget, planned_jets, recipes};
@@ -259,7 +259,7 @@ fn blank_record(name: &str, seed: u64, machine: &str) -> RunRecord {
     }
 }
 
-fn trained_record(trained: &Trained<LundNet>, name: &str, seed: u64, machine: &str) -> RunRecord {
+fn trained_record(trained: &Trained<AnyBackbone>, name: &str, seed: u64, machine: &str) -> RunRecord {
     RunRecord {
         chosen: Some(trained.chosen.clone()),
         end: Some(trained.end),
@@ -281,7 +281,7 @@ impl Bench<'_> {
         let sizes = network::card_config(&self.source.card)?;
         let network = |plan: &StudyPlan, seed: u64| {
             let config = training::config(&self.recipe.model, &self.input, Some(&sizes), &plan.plan);
-            LundNet::new(&config, seed, &self.device)
+            config.build(seed, &self.device)
         };
         let outcome = Study {
             options: &self.options,
@@ -306,7 +306,7 @@ impl Bench<'_> {
         }
     }
 
-    fn cell_run(&self, result: &CellResult<LundNet>) -> Result<Run> {
+    fn cell_run(&self, result: &CellResult<AnyBackbone>) -> Result<Run> {
         let CellRecord { cell, weights_seed, .. } = &result.record;
         let name = cell_name(&cell.plan, cell.size, cell.seed);
         let Some(plan) = self.options.plans.iter().find(|plan| plan.name == cell.plan) else {
@@ -339,7 +339,7 @@ impl Bench<'_> {
 }
 
 /// A finished cell is a run folder like any other, with [`CELL`] in it.
-impl CellStore<LundNet> for Bench<'_> {
+impl CellStore<AnyBackbone> for Bench<'_> {
     fn folder(&self, cell: &Cell) -> PathBuf {
         self.out.join(CELLS).join(cell_name(&cell.plan, cell.size, cell.seed))
     }
@@ -360,7 +360,7 @@ impl CellStore<LundNet> for Bench<'_> {
         Ok(Some(record.map_err(in_store)?.identity))
     }
 
-    fn write(&self, result: &CellResult<LundNet>) -> std::result::Result<(), LearnError> {
+    fn write(&self, result: &CellResult<AnyBackbone>) -> std::result::Result<(), LearnError> {
         let write = || {
             let run = self.cell_run(result)?;
             let predictions = training::scores(result.test.clone(), &self.data.test, &self.target.classes);

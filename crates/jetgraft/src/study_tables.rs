@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use jetgraft_data::lund_graphs::GraphSet;
+use jetgraft_data::GraphSet;
 use jetgraft_stats::histogram::{Axis, Histogram2};
 use jetgraft_stats::interval::Interval;
 use jetgraft_stats::rejection::{Rejection, RejectionEstimate, SeedRejection, SeedRejectionEstimate};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use jetgraft_data::jets::{ClassSpec, JetQuery, Jets, load_jets};
 use jetgraft_data::ledger::Ledger;
-use jetgraft_data::lund_graphs::{GraphSet, LundInput, lund_graphs};
 use jetgraft_data::manifest::Manifest;
 use jetgraft_data::split::{Split, SplitRows, check_disjoint, partition};
+use jetgraft_data::{GraphSet, LundInput, lund_graphs};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -133,7 +133,7 @@ pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &LundInput) -> Resu
         events.dedup();
         parts.push(PartCount { part: part.into(), background, signal, events: events.len() });
     }
-    let mean_nodes = graphs.parents.len() as f64 / graphs.len().max(1) as f64;
+    let mean_nodes = graphs.node_offsets.last().copied().unwrap_or(0) as f64 / graphs.len().max(1) as f64;
     Ok(Task {
         rows,
         classes: names.clone(),

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use jetgraft_data::lund_graphs::{GraphSet, LundInput};
 use jetgraft_data::writer::{Scores, write_scores};
+use jetgraft_data::{GraphSet, LundInput};
 use jetgraft_learn::card::{Card, DataCard};
 use jetgraft_learn::graft::{GraftAllow, GraftReport, graft, ungrafted};
 use jetgraft_learn::observer::{Observer, Outline, Signal, StepEvent};
@@ -14,7 +14,7 @@ use jetgraft_learn::predict::{Logits, logits};
 use jetgraft_learn::record::Record;
 use jetgraft_learn::snapshot;
 use jetgraft_nn::contract::Backbone;
-use jetgraft_nn::models::lundnet::{LundNet, LundNetConfig};
+use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{load_state, state};
 
 use crate::error::Result;
@@ -33,7 +33,7 @@ pub const PREDICT_BATCH: usize = 512;
 #[derive(Debug, Clone)]
 pub struct Start {
     /// The network.
-    pub model: LundNet,
+    pub model: AnyBackbone,
     /// What learns.
     pub plan: Plan,
     /// What was kept.
@@ -45,9 +45,9 @@ pub struct Start {
 pub fn config(
     model: &ModelRecipe,
     input: &LundInput,
-    source: Option<&LundNetConfig>,
+    source: Option<&BackboneConfig>,
     options: &PlanOptions,
-) -> LundNetConfig {
+) -> BackboneConfig {
     match source {
         Some(source) if options.needs_source() => source.clone(),
         _ => network::config(model, input),
@@ -67,7 +67,7 @@ pub fn start(
     device: &Device,
 ) -> Result<Start> {
     let sizes = source.map(|source| network::card_config(&source.card)).transpose()?;
-    let drawn = LundNet::new(&config(model, input, sizes.as_ref(), options), seed, device)?;
+    let drawn = config(model, input, sizes.as_ref(), options).build(seed, device)?;
     let plan = network::plan_for(&drawn, options)?;
     let target = state(&drawn);
     let (weights, report) = match source {
@@ -85,7 +85,7 @@ pub fn start(
 /// Ours, if the configuration cannot be written.
 pub fn card(
     name: &str,
-    model: &LundNet,
+    model: &AnyBackbone,
     input: &LundInput,
     task: &Task,
     source: Option<&Network>,

@@ -148,6 +148,7 @@ pub fn jets(count: usize, seed: u64, classes: u32) -> Arc<GraphSet> {
         node_offsets: vec![0],
         ..GraphSet::default()
     };
+    let mut parents = Vec::new();
     for jet in 0..count as u64 {
         let label = (jet % u64::from(classes)) as u32;
         let nodes = derive(seed, "nodes", &[jet]) % 7;
@@ -156,14 +157,15 @@ pub fn jets(count: usize, seed: u64, classes: u32) -> Arc<GraphSet> {
                 let shift = if feature == 1 { 0.6 * label as f32 } else { 0.0 };
                 set.features.push(noise(seed, (jet * 7 + node) * 3 + feature) + shift);
             }
-            set.parents.push(node as i32 - 1);
+            parents.push(node as i32 - 1);
         }
-        set.node_offsets.push(set.parents.len());
+        set.node_offsets.push(parents.len());
         set.event_id.push(seed * 1_000_000 + jet);
         set.label.push(label);
         set.jet_pt_gev.push(500.0);
         set.jet_mass_gev.push(80.0);
     }
+    set.parents = Some(parents);
     Arc::new(set)
 }
 

@@ -11,6 +11,7 @@ use crate::error::NnError;
 use crate::weights::Metadata;
 
 mod archive;
+pub mod keys;
 mod pickle;
 mod pytorch;
 

@@ -16,14 +16,15 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Backbone, Mode, NormMode, RaggedGraph, Rows, Stage};
+use crate::contract::{Backbone, Mode, Needs, NormMode, RaggedGraph, Rows, Stage};
 use crate::error::NnError;
 use crate::import::ForeignTensor;
+use crate::import::keys::{Imported, KeyMap};
 use crate::init::dropout_mask;
 use crate::layers::{BatchNorm, Dense};
 use crate::ops::edge_conv::{EdgeConvParameters, edge_conv};
 use crate::ops::readout::readout;
-use crate::state::{NamedTensor, Role, State};
+use crate::state::State;
 
 /// Registry name.
 pub const KIND: &str = "lundnet";
@@ -68,6 +69,12 @@ impl LundNetConfig {
     /// LundNet-3: ln z, ln Delta, ln kt. 391,528 parameters.
     pub fn lundnet_3() -> Self {
         Self { input_features: 3, ..Self::lundnet_5() }
+    }
+
+    /// The same sizes for other inputs and classes.
+    #[must_use]
+    pub fn with_ends(self, input_features: usize, classes: usize) -> Self {
+        Self { input_features, classes, ..self }
     }
 
     /// Checks every field.
@@ -276,6 +283,10 @@ impl Backbone for LundNet {
         self.config.input_features
     }
 
+    fn needs(&self) -> Needs {
+        Needs { edges: true, ..Needs::default() }
+    }
+
     fn rows_at(&self, cut: usize) -> Rows {
         if cut <= self.config.widths.len() + 1 { Rows::Nodes } else { Rows::Jets }
     }
@@ -339,87 +350,33 @@ impl Backbone for LundNet {
     }
 }
 
-/// A LundNet found in a foreign file.
-#[derive(Clone, Debug)]
-pub struct Imported {
-    /// Sizes read off the tensors' shapes; dropout is the published one, which no tensor shows.
-    pub config: LundNetConfig,
-    /// Our names and layout.
-    pub state: State,
-    /// Entries that say nothing about the function: counters of batches.
-    pub ignored: Vec<String>,
-}
-
-/// Our prefix and theirs; `{}` is the number of a block.
-const MODULES: [(&str, &str); 11] = [
-    ("input", "bn_fts"),
-    ("edge_conv.{}.theta", "edge_convs.{}.theta"),
-    ("edge_conv.{}.phi", "edge_convs.{}.phi"),
-    ("edge_conv.{}.norm_1", "edge_convs.{}.bns.0"),
-    ("edge_conv.{}.linear", "edge_convs.{}.fcs.0"),
-    ("edge_conv.{}.norm_2", "edge_convs.{}.bns.1"),
-    ("edge_conv.{}.shortcut", "edge_convs.{}.sc"),
-    ("edge_conv.{}.shortcut_norm", "edge_convs.{}.sc_bn"),
-    ("fusion.linear", "fusion_block.0"),
-    ("fusion.norm", "fusion_block.2"),
-    ("head.hidden", "fc.0.0"),
-];
-
-/// The last linear map, in the same form.
-const OUTPUT: (&str, &str) = ("head.output", "fc.1");
-
-/// A counter that PyTorch keeps beside running statistics and never uses with a fixed momentum.
-const COUNTER: &str = "num_batches_tracked";
-
-/// Translates a tensor name between the two schemes, ours to theirs or back.
-fn rename(name: &str, to_foreign: bool) -> Option<String> {
-    let (prefix, leaf) = name.rsplit_once('.')?;
-    MODULES.iter().chain([&OUTPUT]).find_map(|&(ours, theirs)| {
-        let (from, to) = if to_foreign { (ours, theirs) } else { (theirs, ours) };
-        match from.split_once("{}") {
-            None => (prefix == from).then(|| format!("{to}.{leaf}")),
-            Some((head, tail)) => {
-                let block = prefix.strip_prefix(head)?.strip_suffix(tail)?;
-                let number = !block.is_empty() && block.bytes().all(|digit| digit.is_ascii_digit());
-                number.then(|| format!("{}.{leaf}", to.replace("{}", block)))
-            }
-        }
-    })
-}
-
-/// `[rows, columns]` to `[columns, rows]`; other shapes stay.
-fn transposed(shape: &[usize], values: &[f32]) -> (Vec<usize>, Vec<f32>) {
-    let &[rows, columns] = shape else { return (shape.to_vec(), values.to_vec()) };
-    let values = (0..rows * columns).map(|at| values[at % rows * columns + at / rows]).collect();
-    (vec![columns, rows], values)
-}
+/// Our names and the authors'.
+const KEYS: KeyMap = KeyMap {
+    network: "LundNet",
+    modules: &[
+        ("input", "bn_fts"),
+        ("edge_conv.{}.theta", "edge_convs.{}.theta"),
+        ("edge_conv.{}.phi", "edge_convs.{}.phi"),
+        ("edge_conv.{}.norm_1", "edge_convs.{}.bns.0"),
+        ("edge_conv.{}.linear", "edge_convs.{}.fcs.0"),
+        ("edge_conv.{}.norm_2", "edge_convs.{}.bns.1"),
+        ("edge_conv.{}.shortcut", "edge_convs.{}.sc"),
+        ("edge_conv.{}.shortcut_norm", "edge_convs.{}.sc_bn"),
+        ("fusion.linear", "fusion_block.0"),
+        ("fusion.norm", "fusion_block.2"),
+        ("head.hidden", "fc.0.0"),
+        ("head.output", "fc.1"),
+    ],
+    example: "`bn_fts.weight`, `edge_convs.0.theta.weight`, `fc.1.bias`",
+};
 
 /// Reads the tensors of the authors' weight files: names and layouts become ours, sizes come from the shapes.
 ///
 /// # Errors
 /// [`NnError::Weights`] for an entry that no LundNet has, [`NnError::Names`] or [`NnError::Shape`] when the
 /// tensors do not make one whole network.
-pub fn from_foreign(tensors: &BTreeMap<String, ForeignTensor>) -> Result<Imported, NnError> {
-    let mut state = State::new();
-    let mut ignored = Vec::new();
-    for (name, tensor) in tensors {
-        if name.rsplit('.').next() == Some(COUNTER) {
-            ignored.push(name.clone());
-            continue;
-        }
-        let Some(ours) = rename(name, false) else {
-            return Err(NnError::Weights {
-                file: None,
-                name: Some(name.clone()),
-                found: "a tensor that LundNet does not have".to_owned(),
-                expected: "names such as `bn_fts.weight`, `edge_convs.0.theta.weight`, `fc.1.bias`"
-                    .to_owned(),
-            });
-        };
-        let (shape, values) = transposed(&tensor.shape, &tensor.values);
-        let role = Role::of(&ours);
-        state.insert(ours, NamedTensor { shape, values, role });
-    }
+pub fn from_foreign(tensors: &BTreeMap<String, ForeignTensor>) -> Result<Imported<LundNetConfig>, NnError> {
+    let (state, ignored) = KEYS.to_state(tensors)?;
     let config = sizes(&state)?;
     // A network of these sizes knows every name and shape that must be there.
     let network = LundNet::new(&config, 0, &Device::flex())?;
@@ -431,23 +388,8 @@ pub fn from_foreign(tensors: &BTreeMap<String, ForeignTensor>) -> Result<Importe
 ///
 /// # Errors
 /// [`NnError::Weights`] for a name that is not LundNet's.
-pub fn to_foreign(state: &State) -> Result<BTreeMap<String, ForeignTensor>, NnError> {
-    let mut tensors = BTreeMap::new();
-    for (name, tensor) in state {
-        let theirs = rename(name, true).ok_or_else(|| NnError::Weights {
-            file: None,
-            name: Some(name.clone()),
-            found: "a tensor that LundNet does not have".to_owned(),
-            expected: "the state of a LundNet".to_owned(),
-        })?;
-        if let Some(module) = theirs.strip_suffix("running_mean") {
-            let counter = ForeignTensor { shape: Vec::new(), values: vec![0.0], dtype: "i64" };
-            tensors.insert(format!("{module}{COUNTER}"), counter);
-        }
-        let (shape, values) = transposed(&tensor.shape, &tensor.values);
-        tensors.insert(theirs, ForeignTensor { shape, values, dtype: "f32" });
-    }
-    Ok(tensors)
+pub fn to_foreign(_: &LundNetConfig, state: &State) -> Result<BTreeMap<String, ForeignTensor>, NnError> {
+    KEYS.to_foreign(state)
 }
 
 /// Sizes of the network that a state belongs to.

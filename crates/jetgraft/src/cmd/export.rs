@@ -1,6 +1,5 @@
 //! `jetgraft export`.
 
-use jetgraft_nn::models::lundnet;
 use jetgraft_nn::state::{NamedTensor, Role, State};
 use jetgraft_nn::weights::Metadata;
 
@@ -15,7 +14,7 @@ use crate::run_dir;
 /// A folder that is no run; a file that cannot be written.
 pub fn run(args: &ExportArgs, progress: &dyn Progress) -> Result<String> {
     let run = run_dir::read(&args.run)?;
-    let tensors = lundnet::to_foreign(&run.weights)?;
+    let tensors = crate::network::card_config(&run.card)?.to_foreign(&run.weights)?;
     let mut metadata = Metadata::new();
     metadata.insert("format".into(), "pt".into());
     metadata.insert("jetgraft_card".into(), String::from_utf8_lossy(&run.card.to_json()).into_owned());

@@ -118,8 +118,8 @@ fn on_cpu(x: Tensor<2>, graph: &RaggedGraph, parameters: EdgeConvParameters) -> 
         norm_2,
         shortcut,
         jet_offsets: bridge::indices(&graph.jet_offsets),
-        in_offsets: bridge::indices(&graph.in_offsets),
-        senders: bridge::indices(&graph.senders),
+        in_offsets: bridge::indices(&graph.edges().in_offsets),
+        senders: bridge::indices(&graph.edges().senders),
     };
     match <[NodeGuard; PARENTS]>::try_from(parents) {
         Ok(parents) => run(inputs, parents, tracked),

@@ -14,15 +14,16 @@ pub fn edge_conv(x: Tensor<2>, graph: &RaggedGraph, parameters: EdgeConvParamete
         Some((weight, norm)) => batch_norm(x.clone().matmul(weight), &norm),
         None => (x.clone(), None),
     };
-    if graph.edges == 0 {
+    let edges = graph.edges();
+    if edges.count == 0 {
         return EdgeConvOutput { nodes: relu(side), moments_1: None, moments_2: None, moments_shortcut };
     }
-    let receivers = rows_of(&graph.in_offsets, graph.nodes, graph.edges);
-    let at_sender = x.clone().select(0, graph.senders.clone());
+    let receivers = rows_of(&edges.in_offsets, graph.nodes, edges.count);
+    let at_sender = x.clone().select(0, edges.senders.clone());
     let at_receiver = x.select(0, receivers);
     let message = (at_receiver - at_sender.clone()).matmul(theta) + at_sender.matmul(phi);
     let (message, moments_1) = batch_norm(message, &norm_1);
     let (message, moments_2) = batch_norm(relu(message).matmul(linear), &norm_2);
-    let mean = row_mean(relu(message), &graph.in_offsets, graph.nodes);
+    let mean = row_mean(relu(message), &edges.in_offsets, graph.nodes);
     EdgeConvOutput { nodes: relu(mean + side), moments_1, moments_2, moments_shortcut }
 }
