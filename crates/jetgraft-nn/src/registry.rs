@@ -171,6 +171,19 @@ backbones! {
     LundNet(lundnet, LundNet, LundNetConfig) = "lundnet";
 }
 
+impl BackboneConfig {
+    /// Names of the sizes that [`BackboneConfig::preset`] knows.
+    pub const PRESETS: &[&str] = &["lundnet"];
+
+    /// Published sizes by name, for the published input; see [`BackboneConfig::with_ends`].
+    pub fn preset(name: &str) -> Option<Self> {
+        Some(match name {
+            "lundnet" => Self::LundNet(LundNetConfig::default()),
+            _ => return None,
+        })
+    }
+}
+
 impl ModuleDisplayDefault for AnyBackbone {
     fn content(&self, content: Content) -> Option<Content> {
         content.add_formatted(&self.kind()).optional()

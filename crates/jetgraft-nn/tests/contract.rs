@@ -468,3 +468,15 @@ mod lundnet {
         }
     }
 }
+
+#[test]
+fn every_preset_is_a_network_and_every_kind_a_preset() {
+    for name in BackboneConfig::PRESETS {
+        let config = BackboneConfig::preset(name).unwrap();
+        assert_eq!(config.build(0, &Device::flex()).unwrap().config(), config, "{name}");
+    }
+    for kind in BackboneConfig::KINDS {
+        assert!(BackboneConfig::PRESETS.contains(kind), "{kind}");
+    }
+    assert_eq!(BackboneConfig::preset("no such network"), None);
+}
