@@ -4,7 +4,7 @@
 //! scheme"): for hadrons the digits n_q1 n_q2 n_q3 are the quarks, odd for down-type and even for up-type; nuclei are
 //! written 10LZZZAAAI.
 
-/// What particle flow tells apart in a jet.
+/// What particle flow tells apart in a jet, in the order of JetClass's flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A charged hadron; everything charged that is neither electron nor muon counts as one.

@@ -211,7 +211,8 @@ impl EnergyCorrelation {
         let roots: Vec<f64> = points.iter().map(|point| (point[0] / sum).sqrt()).collect();
         for (i, a) in points.iter().enumerate() {
             for (j, b) in points.iter().enumerate().skip(i + 1) {
-                let angle = (a[1] - b[1]).hypot(delta_phi(a[2], b[2]));
+                let (dy, dphi) = (a[1] - b[1], delta_phi(a[2], b[2]));
+                let angle = (dy * dy + dphi * dphi).sqrt();
                 let angle = if self.beta == 1.0 { angle } else { angle.powf(self.beta) };
                 rows[i * n + j] = roots[j] * angle;
                 rows[j * n + i] = roots[i] * angle;
