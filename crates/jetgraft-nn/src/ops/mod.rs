@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 mod bridge;
 mod cpu;
 pub mod edge_conv;
+pub mod jet_sum;
 pub mod plain;
 pub mod readout;
 
