@@ -3,8 +3,10 @@
 
 use burn::tensor::Tensor;
 
+pub mod attention;
 mod bridge;
 mod cpu;
+pub mod dropout;
 pub mod edge_conv;
 pub mod jet_sum;
 pub mod plain;
