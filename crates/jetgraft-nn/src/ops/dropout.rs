@@ -26,6 +26,12 @@ impl Dropout {
         Self { key: mix(seed), threshold: (rate * 2f64.powi(32)) as u32, keep: (1.0 / (1.0 - rate)) as f32 }
     }
 
+    /// The factor on what is kept, `1 / (1 - rate)`.
+    #[inline(always)]
+    pub fn keep(&self) -> f32 {
+        self.keep
+    }
+
     /// The masks of a row.
     #[inline(always)]
     pub fn row(&self, row: usize) -> DropoutRow {

@@ -5,7 +5,9 @@ use burn::tensor::Tensor;
 
 pub mod attention;
 mod bridge;
+pub mod contrastive;
 mod cpu;
+pub mod dense;
 pub mod dropout;
 pub mod edge_conv;
 pub mod jet_sum;
