@@ -14,7 +14,10 @@ use crate::contract::{Backbone, Mode, Needs, RaggedGraph, Rows, Stage};
 use crate::error::NnError;
 use crate::import::ForeignTensor;
 use crate::import::keys::Imported;
+use crate::models::deep_sets::{self, DeepSets, DeepSetsConfig};
+use crate::models::jetclr::{self, JetClr, JetClrConfig};
 use crate::models::lundnet::{self, LundNet, LundNetConfig};
+use crate::models::mlp::{self, Mlp, MlpConfig};
 use crate::state::State;
 
 /// Writes everything that is the same for each backbone, by delegation.
@@ -169,6 +172,12 @@ macro_rules! backbones {
 backbones! {
     /// LundNet: EdgeConv on the tree of a jet's declusterings.
     LundNet(lundnet, LundNet, LundNetConfig) = "lundnet";
+    /// Particle or energy flow network: a deep set.
+    DeepSets(deep_sets, DeepSets, DeepSetsConfig) = "deep-sets";
+    /// JetCLR: transformer encoder for contrastive learning.
+    JetClr(jetclr, JetClr, JetClrConfig) = "jetclr";
+    /// Small network on high-level variables.
+    Mlp(mlp, Mlp, MlpConfig) = "mlp";
 }
 
 impl BackboneConfig {
