@@ -182,12 +182,16 @@ backbones! {
 
 impl BackboneConfig {
     /// Names of the sizes that [`BackboneConfig::preset`] knows.
-    pub const PRESETS: &[&str] = &["lundnet"];
+    pub const PRESETS: &[&str] = &["lundnet", "jetclr", "pfn", "efn", "mlp"];
 
     /// Published sizes by name, for the published input; see [`BackboneConfig::with_ends`].
     pub fn preset(name: &str) -> Option<Self> {
         Some(match name {
             "lundnet" => Self::LundNet(LundNetConfig::default()),
+            "jetclr" => Self::JetClr(JetClrConfig::jetclr()),
+            "pfn" => Self::DeepSets(DeepSetsConfig::particle_flow()),
+            "efn" => Self::DeepSets(DeepSetsConfig::energy_flow()),
+            "mlp" => Self::Mlp(MlpConfig::default()),
             _ => return None,
         })
     }

@@ -72,7 +72,14 @@ fn transposed(map: &CpuLinear) -> Buffer {
 }
 
 /// All gradients for the gradient `dy` of the output `y` (which is looked at for a ReLU only).
-pub fn backward(inputs: &Inputs, passed: &Passed, y: &[f32], dy: &[f32], wanted: Wanted, path: Path) -> Found {
+pub fn backward(
+    inputs: &Inputs,
+    passed: &Passed,
+    y: &[f32],
+    dy: &[f32],
+    wanted: Wanted,
+    path: Path,
+) -> Found {
     let (n, i, c) = (inputs.rows(), inputs.x.layout().shape()[1], inputs.map.outputs());
     let h = inputs.hidden.as_ref().map_or(0, |(map, _)| map.outputs());
     let blocks = Blocks::new(n);
@@ -193,11 +200,5 @@ pub fn backward(inputs: &Inputs, passed: &Passed, y: &[f32], dy: &[f32], wanted:
         }
     }
     let [hidden, hidden_bias, map, map_bias, scale, shift] = columns.map(add_up);
-    Found {
-        x: dx,
-        residual,
-        hidden: (hidden, hidden_bias),
-        map: (map, map_bias),
-        norm: (scale, shift),
-    }
+    Found { x: dx, residual, hidden: (hidden, hidden_bias), map: (map, map_bias), norm: (scale, shift) }
 }

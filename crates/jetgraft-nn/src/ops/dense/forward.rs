@@ -100,8 +100,7 @@ pub fn forward(inputs: &Inputs, keep: bool, path: Path) -> (Vec<f32>, Passed) {
             match &inputs.hidden {
                 None => product(y, c, false, x, matrix(&inputs.map)),
                 Some((map, dropout)) => {
-                    let hidden =
-                        if hidden.is_empty() { scratch.at_least(range.len() * h) } else { hidden };
+                    let hidden = if hidden.is_empty() { scratch.at_least(range.len() * h) } else { hidden };
                     product(hidden, h, false, x, matrix(map));
                     kernels::bias_activation(path, hidden, slice(&map.bias), true, *dropout, range.start);
                     let rows = Matrix::rows(hidden, range.len(), h, h);

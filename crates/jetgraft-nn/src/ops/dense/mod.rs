@@ -211,10 +211,7 @@ impl Parents {
     }
 
     fn map(&mut self, map: Linear) -> CpuLinear {
-        CpuLinear {
-            weight: self.add(map.weight).to_contiguous(),
-            bias: self.add(map.bias).to_contiguous(),
-        }
+        CpuLinear { weight: self.add(map.weight).to_contiguous(), bias: self.add(map.bias).to_contiguous() }
     }
 
     fn norm(&mut self, norm: LayerNorm) -> CpuLayerNorm {
