@@ -92,6 +92,16 @@ fn evaluate(network: &AnyBackbone, trees: &Trees) -> Vec<f32> {
     host(network.forward(&trees.batch(&device), &Mode::evaluate(network.stages().len())))
 }
 
+/// The same bits; says where the first differ.
+fn same(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let differ = (0..found.len()).find(|&at| found[at].to_bits() != expected[at].to_bits());
+    if let Some(at) = differ {
+        let worst = difference(found, expected);
+        panic!("{what}: value {at} is {}, expected {}; largest difference {worst:e}", found[at], expected[at]);
+    }
+}
+
 /// Sizes of a batch with a single constituent, two, and many.
 const MIXED: [usize; 6] = [1, 12, 128, 7, 2, 61];
 
@@ -179,17 +189,17 @@ fn stage_by_stage_is_the_whole_bit_for_bit() {
                     };
                     assert_eq!(first.dims(), [rows, network.width_at(cut)], "cut {cut}");
                     let second = network.forward_stages(cut..stages, first, &batch.graph, &mode);
-                    assert_eq!(bits(&host(second)), bits(&whole), "cut {cut}");
+                    same(&host(second), &whole, &format!("cut {cut}"));
                 }
                 let mut activation = batch.features.clone();
                 for stage in 0..stages {
                     activation = network.forward_stages(stage..stage + 1, activation, &batch.graph, &mode);
                 }
-                assert_eq!(bits(&host(activation)), bits(&whole));
+                same(&host(activation), &whole, "stage by stage");
                 let encoded = host(network.encode(&batch, &mode));
                 let to_head =
                     network.forward_stages(0..stages - 1, batch.features.clone(), &batch.graph, &mode);
-                assert_eq!(bits(&encoded), bits(&host(to_head)));
+                same(&encoded, &host(to_head), "encoding");
             }
         }
     });
@@ -421,11 +431,11 @@ fn a_frozen_prefix_leaves_no_trace() {
         let network = network.valid();
         let batch = case.trees(&[5, 6, 30], 2).batch(&Device::flex());
         let cached = network.forward_stages(0..cut, batch.features.clone(), &batch.graph, &mode);
-        assert_eq!(bits(&host(cached.clone())), bits(&host::<2>(prefix)));
+        same(&host(cached.clone()), &host::<2>(prefix), "cached prefix");
         let mode = Mode::evaluate(stages);
         let whole = network.forward(&batch, &mode);
         let rest = network.forward_stages(cut..stages, cached, &batch.graph, &mode);
-        assert_eq!(bits(&host(rest)), bits(&host(whole)));
+        same(&host(rest), &host(whole), "the rest after a cached prefix");
     });
 }
 
