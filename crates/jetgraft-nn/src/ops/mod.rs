@@ -8,8 +8,10 @@ mod bridge;
 mod cpu;
 pub mod dropout;
 pub mod edge_conv;
+pub mod math;
 pub mod plain;
 pub mod readout;
+pub mod rows;
 
 #[doc(hidden)]
 pub use bridge::prefer_plain;
