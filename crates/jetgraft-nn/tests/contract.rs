@@ -11,6 +11,7 @@ use burn::tensor::Device;
 use common::{Trees, bits, difference, gradients, host};
 use jetgraft_nn::contract::{Backbone, Mode, NormMode, RaggedGraph, Rows};
 use jetgraft_nn::models::lundnet::LundNetConfig;
+use jetgraft_nn::models::particle_transformer::ParticleTransformerConfig;
 use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{Role, State, load_state, parameter_ids, state};
 use jetgraft_nn::weights::{Metadata, from_bytes, to_bytes};
@@ -34,6 +35,15 @@ fn small(kind: &str) -> Case {
             fusion: 24,
             head_hidden: 12,
             ..LundNetConfig::default()
+        }),
+        "particle-transformer" => BackboneConfig::ParticleTransformer(ParticleTransformerConfig {
+            embed: vec![12, 20, 16],
+            pair: vec![8, 6],
+            heads: 4,
+            blocks: 2,
+            class_blocks: 2,
+            hidden: 24,
+            ..ParticleTransformerConfig::default()
         }),
         other => panic!("no small `{other}` in the contract tests"),
     };

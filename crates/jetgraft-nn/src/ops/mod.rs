@@ -5,10 +5,12 @@ use burn::tensor::Tensor;
 
 pub mod attention;
 mod bridge;
+pub mod class_attention;
 mod cpu;
 pub mod dropout;
 pub mod edge_conv;
 pub mod math;
+pub mod pair_embedding;
 pub mod plain;
 pub mod readout;
 pub mod rows;
