@@ -14,6 +14,7 @@ use jetgraft_nn::models::deep_sets::DeepSetsConfig;
 use jetgraft_nn::models::jetclr::JetClrConfig;
 use jetgraft_nn::models::lundnet::LundNetConfig;
 use jetgraft_nn::models::mlp::MlpConfig;
+use jetgraft_nn::models::particle_transformer::ParticleTransformerConfig;
 use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{Role, State, load_state, parameter_ids, state};
 use jetgraft_nn::weights::{Metadata, from_bytes, to_bytes};
@@ -54,6 +55,15 @@ fn small(kind: &str) -> Case {
             ..JetClrConfig::jetclr()
         }),
         "mlp" => BackboneConfig::Mlp(MlpConfig { hidden: vec![12, 8], dropout: 0.1, ..MlpConfig::default() }),
+        "particle-transformer" => BackboneConfig::ParticleTransformer(ParticleTransformerConfig {
+            embed: vec![12, 20, 16],
+            pair: vec![8, 6],
+            heads: 4,
+            blocks: 2,
+            class_blocks: 2,
+            hidden: 24,
+            ..ParticleTransformerConfig::default()
+        }),
         other => panic!("no small `{other}` in the contract tests"),
     };
     Case { config: config.with_ends(FEATURES, CLASSES), single: kind == "mlp", dropout: kind != "deep-sets" }
@@ -98,7 +108,10 @@ fn same(found: &[f32], expected: &[f32], what: &str) {
     let differ = (0..found.len()).find(|&at| found[at].to_bits() != expected[at].to_bits());
     if let Some(at) = differ {
         let worst = difference(found, expected);
-        panic!("{what}: value {at} is {}, expected {}; largest difference {worst:e}", found[at], expected[at]);
+        panic!(
+            "{what}: value {at} is {}, expected {}; largest difference {worst:e}",
+            found[at], expected[at]
+        );
     }
 }
 
