@@ -14,6 +14,8 @@ use crate::contract::{Backbone, Mode, Needs, RaggedGraph, Rows, Stage};
 use crate::error::NnError;
 use crate::import::ForeignTensor;
 use crate::import::keys::Imported;
+use crate::models::event_gat::{self, EventGat, EventGatConfig};
+use crate::models::event_gnn::{self, EventGnn, EventGnnConfig};
 use crate::models::lundnet::{self, LundNet, LundNetConfig};
 use crate::state::State;
 
@@ -169,6 +171,10 @@ macro_rules! backbones {
 backbones! {
     /// LundNet: EdgeConv on the tree of a jet's declusterings.
     LundNet(lundnet, LundNet, LundNetConfig) = "lundnet";
+    /// Mean messages among all objects of an event.
+    EventGnn(event_gnn, EventGnn, EventGnnConfig) = "event-gnn";
+    /// Graph attention among all objects of an event.
+    EventGat(event_gat, EventGat, EventGatConfig) = "event-gat";
 }
 
 impl ModuleDisplayDefault for AnyBackbone {

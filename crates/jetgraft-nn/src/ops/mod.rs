@@ -4,6 +4,7 @@
 use burn::tensor::Tensor;
 
 mod bridge;
+pub mod complete;
 mod cpu;
 pub mod edge_conv;
 pub mod plain;
