@@ -11,6 +11,8 @@ use burn::tensor::Device;
 use common::{Trees, bits, difference, gradients, host};
 use jetgraft_nn::contract::{Backbone, Mode, NormMode, RaggedGraph, Rows};
 use jetgraft_nn::models::deep_sets::DeepSetsConfig;
+use jetgraft_nn::models::event_gat::EventGatConfig;
+use jetgraft_nn::models::event_gnn::EventGnnConfig;
 use jetgraft_nn::models::jetclr::JetClrConfig;
 use jetgraft_nn::models::lundnet::LundNetConfig;
 use jetgraft_nn::models::mlp::MlpConfig;
@@ -63,6 +65,21 @@ fn small(kind: &str) -> Case {
             class_blocks: 2,
             hidden: 24,
             ..ParticleTransformerConfig::default()
+        }),
+        "event-gnn" => BackboneConfig::EventGnn(EventGnnConfig {
+            layers: 3,
+            width: 16,
+            head_hidden: vec![12],
+            dropout: 0.1,
+            ..EventGnnConfig::default()
+        }),
+        "event-gat" => BackboneConfig::EventGat(EventGatConfig {
+            layers: 3,
+            width: 16,
+            heads: 2,
+            head_hidden: vec![12],
+            dropout: 0.1,
+            ..EventGatConfig::default()
         }),
         other => panic!("no small `{other}` in the contract tests"),
     };

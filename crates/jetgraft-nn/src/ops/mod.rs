@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 pub mod attention;
 mod bridge;
 pub mod class_attention;
+pub mod complete;
 pub mod contrastive;
 mod cpu;
 pub mod dense;
