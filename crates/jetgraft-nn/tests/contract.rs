@@ -10,7 +10,10 @@ use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::Device;
 use common::{Trees, bits, difference, gradients, host};
 use jetgraft_nn::contract::{Backbone, Mode, NormMode, RaggedGraph, Rows};
+use jetgraft_nn::models::deep_sets::{DeepSetsConfig, Flow};
+use jetgraft_nn::models::jetclr::JetClrConfig;
 use jetgraft_nn::models::lundnet::LundNetConfig;
+use jetgraft_nn::models::mlp::MlpConfig;
 use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{Role, State, load_state, parameter_ids, state};
 use jetgraft_nn::weights::{Metadata, from_bytes, to_bytes};
@@ -34,6 +37,21 @@ fn small(kind: &str) -> Case {
             fusion: 24,
             head_hidden: 12,
             ..LundNetConfig::default()
+        }),
+        "deep-sets" => BackboneConfig::DeepSets(DeepSetsConfig {
+            flow: Flow::Energy,
+            phi: vec![8, 6],
+            f: vec![7],
+            dropout: 0.1,
+            ..DeepSetsConfig::default()
+        }),
+        "mlp" => BackboneConfig::Mlp(MlpConfig { hidden: vec![9, 8], dropout: 0.1, ..MlpConfig::default() }),
+        "jetclr" => BackboneConfig::JetClr(JetClrConfig {
+            width: 16,
+            feed_forward: 24,
+            layers: 2,
+            projection: vec![12, 10],
+            ..JetClrConfig::default()
         }),
         other => panic!("no small `{other}` in the contract tests"),
     };

@@ -11,8 +11,10 @@ pub mod dense;
 pub mod dropout;
 pub mod edge_conv;
 pub mod jet_sum;
+pub mod math;
 pub mod plain;
 pub mod readout;
+pub mod rows;
 
 #[doc(hidden)]
 pub use bridge::prefer_plain;
