@@ -17,6 +17,10 @@ use jetgraft_nn::models::jetclr::JetClrConfig;
 use jetgraft_nn::models::lundnet::LundNetConfig;
 use jetgraft_nn::models::mlp::MlpConfig;
 use jetgraft_nn::models::particle_transformer::ParticleTransformerConfig;
+use jetgraft_nn::models::deep_sets::{DeepSetsConfig, Flow};
+use jetgraft_nn::models::jetclr::JetClrConfig;
+use jetgraft_nn::models::lundnet::LundNetConfig;
+use jetgraft_nn::models::mlp::MlpConfig;
 use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{Role, State, load_state, parameter_ids, state};
 use jetgraft_nn::weights::{Metadata, from_bytes, to_bytes};
@@ -80,6 +84,19 @@ fn small(kind: &str) -> Case {
             head_hidden: vec![12],
             dropout: 0.1,
             ..EventGatConfig::default()
+            flow: Flow::Energy,
+            phi: vec![8, 6],
+            f: vec![7],
+            dropout: 0.1,
+            ..DeepSetsConfig::default()
+        }),
+        "mlp" => BackboneConfig::Mlp(MlpConfig { hidden: vec![9, 8], dropout: 0.1, ..MlpConfig::default() }),
+        "jetclr" => BackboneConfig::JetClr(JetClrConfig {
+            width: 16,
+            feed_forward: 24,
+            layers: 2,
+            projection: vec![12, 10],
+            ..JetClrConfig::default()
         }),
         other => panic!("no small `{other}` in the contract tests"),
     };
