@@ -15,6 +15,7 @@ use crate::error::NnError;
 use crate::import::ForeignTensor;
 use crate::import::keys::Imported;
 use crate::models::lundnet::{self, LundNet, LundNetConfig};
+use crate::models::particlenet::{self, ParticleNet, ParticleNetConfig};
 use crate::state::State;
 
 /// Writes everything that is the same for each backbone, by delegation.
@@ -169,6 +170,8 @@ macro_rules! backbones {
 backbones! {
     /// LundNet: EdgeConv on the tree of a jet's declusterings.
     LundNet(lundnet, LundNet, LundNetConfig) = "lundnet";
+    /// ParticleNet: EdgeConv on the nearest neighbours of a jet's particles.
+    ParticleNet(particlenet, ParticleNet, ParticleNetConfig) = "particlenet";
 }
 
 impl ModuleDisplayDefault for AnyBackbone {

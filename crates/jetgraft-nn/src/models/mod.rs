@@ -1,3 +1,4 @@
 //! Backbones, one file each.
 
 pub mod lundnet;
+pub mod particlenet;

@@ -6,6 +6,9 @@ use burn::tensor::Tensor;
 mod bridge;
 mod cpu;
 pub mod edge_conv;
+pub mod jet_mean;
+pub mod knn;
+pub mod neighbour_conv;
 pub mod plain;
 pub mod readout;
 
