@@ -8,3 +8,4 @@ pub mod jetclr;
 pub mod lundnet;
 pub mod mlp;
 pub mod particle_transformer;
+pub mod particlenet;
