@@ -14,9 +14,12 @@ use crate::contract::{Backbone, Mode, Needs, RaggedGraph, Rows, Stage};
 use crate::error::NnError;
 use crate::import::ForeignTensor;
 use crate::import::keys::Imported;
+use crate::models::deep_sets::{self, DeepSets, DeepSetsConfig};
 use crate::models::event_gat::{self, EventGat, EventGatConfig};
 use crate::models::event_gnn::{self, EventGnn, EventGnnConfig};
+use crate::models::jetclr::{self, JetClr, JetClrConfig};
 use crate::models::lundnet::{self, LundNet, LundNetConfig};
+use crate::models::mlp::{self, Mlp, MlpConfig};
 use crate::state::State;
 
 /// Writes everything that is the same for each backbone, by delegation.
@@ -175,6 +178,27 @@ backbones! {
     EventGnn(event_gnn, EventGnn, EventGnnConfig) = "event-gnn";
     /// Graph attention among all objects of an event.
     EventGat(event_gat, EventGat, EventGatConfig) = "event-gat";
+    /// Particle or energy flow network: a deep set.
+    DeepSets(deep_sets, DeepSets, DeepSetsConfig) = "deep-sets";
+    /// JetCLR: transformer encoder for contrastive learning.
+    JetClr(jetclr, JetClr, JetClrConfig) = "jetclr";
+    /// Small network on high-level variables.
+    Mlp(mlp, Mlp, MlpConfig) = "mlp";
+}
+
+impl BackboneConfig {
+    /// Names of the sizes that [`BackboneConfig::preset`] knows.
+    pub const PRESETS: &[&str] = &["lundnet", "event-gnn", "event-gat"];
+
+    /// Published sizes by name, for the published input; see [`BackboneConfig::with_ends`].
+    pub fn preset(name: &str) -> Option<Self> {
+        Some(match name {
+            "lundnet" => Self::LundNet(LundNetConfig::default()),
+            "event-gnn" => Self::EventGnn(EventGnnConfig::default()),
+            "event-gat" => Self::EventGat(EventGatConfig::default()),
+            _ => return None,
+        })
+    }
 }
 
 impl ModuleDisplayDefault for AnyBackbone {
