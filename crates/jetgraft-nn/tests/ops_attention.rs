@@ -144,7 +144,6 @@ fn check(name: &str, case: &Case, body: Body<'_>, allowed: f64) {
             assert_eq!(bits(again), bits(first), "{name}: tensor {at}: {what}");
         }
     };
-    // A body is a reference to a closure that no pool may hold: the pool's threads do its inner loops only.
     for path in [Path::Portable, Path::Avx2, Path::Avx512] {
         same(&forced(path, || run(case, body, false)), &format!("{path:?}"));
     }
@@ -388,7 +387,7 @@ fn pair_embedding_kernel_is_the_plain_body() {
             let plain = run(&case, &body, true);
             let kernel = run(&case, &body, false);
             for (at, (kernel, plain)) in kernel.iter().zip(&plain).enumerate() {
-                let is_bias = !running && at >= 2 && (at - 2) >= 2 && (at - 4) % 4 == 1;
+                let is_bias = !running && (at == 3 || at >= 4 && (at - 4) % 4 == 1);
                 let found = distance(kernel, plain);
                 println!("{widths:?}, running {running}: tensor {at}: {found:.1e}");
                 assert!(is_bias || found < 3e-4, "{widths:?}, running {running}: tensor {at}: {found:.1e}");

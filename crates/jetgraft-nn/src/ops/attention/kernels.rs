@@ -156,7 +156,7 @@ kernels! {
 
     /// Rows of logits become weights that add up to 1; columns from `n` on become 0.
     fn softmax(n: usize, columns: usize, keys: &[f32], logits: &mut [f32]) {
-        for row in logits.chunks_exact_mut(columns).take(n) {
+        for row in logits.chunks_exact_mut(columns) {
             row[n..].fill(f32::NEG_INFINITY);
             for (logit, key) in row.iter_mut().zip(keys) {
                 *logit += *key;

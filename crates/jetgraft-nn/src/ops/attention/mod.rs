@@ -7,7 +7,7 @@
 //! padded: a graph of n nodes costs n^2.
 
 mod cpu;
-mod kernels;
+pub(crate) mod kernels;
 pub mod plain;
 
 use std::sync::Arc;
