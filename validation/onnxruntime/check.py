@@ -169,10 +169,9 @@ def four_vectors(case, random):
     return np.stack([pt * np.cos(phi), pt * np.sin(phi), mt * np.sinh(y), mt * np.cosh(y)], 1), jet
 
 
-def quantities(vectors, jet, properties):
+def quantities(vectors, jet, axis, properties):
     """What the features are made of, by the usual formulas."""
-    jets = jet.max() + 1
-    axis = np.stack([np.bincount(jet, vectors[:, k], jets) for k in range(4)], 1)[jet]
+    axis = axis[jet]
 
     def parts(v):
         pt = np.hypot(v[:, 0], v[:, 1])
@@ -183,6 +182,9 @@ def quantities(vectors, jet, properties):
     jet_pt, jet_eta, jet_rapidity, jet_phi, jet_energy = parts(axis)
     delta_eta = (eta - jet_eta) * np.where(jet_eta < 0, -1, 1)
     delta_phi = (phi - jet_phi + np.pi) % (2 * np.pi) - np.pi
+    total = np.bincount(jet, pt)[jet]
+    centre_eta = (np.bincount(jet, pt * (eta - jet_eta))[jet]) / total
+    centre_phi = (np.bincount(jet, pt * delta_phi)[jet]) / total
     mass = np.sqrt(np.maximum(energy**2 - (vectors[:, :3] ** 2).sum(1), 0))
     return {
         "LogPt": np.log(pt),
@@ -190,7 +192,11 @@ def quantities(vectors, jet, properties):
         "LogPtShare": np.log(pt / jet_pt),
         "LogEnergyShare": np.log(energy / jet_energy),
         "DeltaR": np.hypot(delta_eta, delta_phi),
-        "DeltaEta": delta_eta,
+        "MirroredDeltaEta": delta_eta,
+        "Pt": pt,
+        "PtFraction": pt / total,
+        "CentredEta": eta - jet_eta - centre_eta,
+        "CentredPhi": delta_phi - centre_phi,
         "DeltaRapidity": rapidity - jet_rapidity,
         "DeltaPhi": delta_phi,
         "Property": properties,
@@ -205,25 +211,41 @@ def check_vectors(case, folder, random):
     vectors, jet = four_vectors(case, random)
     given = [step for step in steps if step[0].endswith("Property")]
     properties = random.uniform(-2, 2, (len(vectors), len(given))).astype(np.float32)
+    # Constituents without transverse momentum are left out; the hardest ones are kept; all of them make the jet.
+    vectors[np.flatnonzero(jet == 9)[3], :2] = 0
+    jets = jet.max() + 1
+    axis = np.stack([np.bincount(jet, vectors[:, k], jets) for k in range(4)], 1)
+    pt = np.hypot(vectors[:, 0], vectors[:, 1])
+    rank = np.empty(len(pt), int)
+    for one in range(jets):
+        members = np.flatnonzero(jet == one)
+        rank[members[np.argsort(-pt[members])]] = np.arange(len(members))
+    keep = (rank < case.facts["limit"]) & (pt > 0)
     columns, place = [], 0
     for what, shift, scale, (low, high) in steps:
-        column = properties[:, place] if what.endswith("Property") else np.zeros(len(vectors))
+        column = properties[keep, place] if what.endswith("Property") else np.zeros(keep.sum())
         place += what.endswith("Property")
-        found, kinematics = quantities(vectors, jet, column.astype(float))
+        found, kinematics = quantities(vectors[keep], jet[keep], axis, column.astype(float))
         columns.append(np.clip((found[what] - shift) * scale, low, high))
-    features = np.stack(columns, 1).astype(np.float32)
     plain = Case(folder, case.facts)
-    plain.features, plain.kinematics = features, kinematics.astype(np.float32)
+    plain.features, plain.kinematics = np.stack(columns, 1).astype(np.float32), kinematics.astype(np.float32)
+    plain.offsets = np.cumsum([0] + np.bincount(jet[keep]).tolist())
     everything = list(range(len(case.offsets) - 1))
     expected = session(case.path).run(["logits"], plain.inputs(everything, 100, random))[0]
     worst = 0.0
-    for junk in (0.0, np.nan, np.inf):
+    for junk, anywhere in ((0.0, False), (np.nan, False), (np.inf, True)):
+        state = random.bit_generator.state
+
+        def pad(values, junk):
+            random.bit_generator.state = state
+            return padded(values, case.offsets, 100, random, junk, anywhere)[0]
+
         inputs = {
-            "four_vectors": padded(vectors, case.offsets, 100, random, junk)[0],
-            "mask": padded(np.ones(len(vectors), np.float32), case.offsets, 100, random)[0],
+            "four_vectors": pad(vectors, junk),
+            "mask": pad(np.ones(len(vectors), np.float32), 0.0),
         }
         if given:
-            inputs["properties"] = padded(properties, case.offsets, 100, random, junk)[0]
+            inputs["properties"] = pad(properties, junk)
         found = session(folder / f"{case.name}.four_vectors.onnx").run(["logits"], inputs)[0]
         worst = max(worst, case.worst(found, expected))
     return worst

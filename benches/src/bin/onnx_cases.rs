@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use jetgraft_nn::contract::{Backbone, GraphBatch, Mode, RaggedGraph};
-use jetgraft_nn::export::onnx::{Feature, OnnxOptions, Preprocessing, Quantity, to_onnx};
+use jetgraft_nn::export::onnx::{Feature, JetAxis, OnnxOptions, Preprocessing, Quantity, to_onnx};
 use jetgraft_nn::import::read_file;
 use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{NamedTensor, Role, State, load_state, state};
@@ -30,12 +30,16 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// Constituents of the jets of a case: one alone, fewer and more than neighbours are sought, many.
 const SIZES: [usize; 12] = [1, 2, 3, 7, 8, 15, 16, 17, 18, 30, 50, 90];
 
+/// Constituents that networks with preprocessing keep.
+const LIMIT: usize = 40;
+
 /// Every kind at its published sizes, and what differs in the graph from one configuration to another.
 fn cases() -> Vec<(&'static str, serde_json::Value)> {
     vec![
         ("lundnet-5", json!({"kind": "lundnet"})),
         ("lundnet-3", json!({"kind": "lundnet", "input_features": 3, "widths": [16, 8, 8], "classes": 4})),
         ("particle-flow", json!({"kind": "deep-sets"})),
+        ("particle-flow-14", json!({"kind": "deep-sets", "input_features": 14})),
         ("energy-flow", json!({"kind": "deep-sets", "flow": "energy", "input_features": 2})),
         ("mlp", json!({"kind": "mlp"})),
     ]
@@ -55,7 +59,7 @@ fn preprocessing(config: &BackboneConfig, features: usize) -> Option<Preprocessi
     };
     let bounds = (-5.0, 5.0);
     let all = [
-        feature("part_deta", Quantity::DeltaEta, 0.0, 1.0, bounds),
+        feature("part_deta", Quantity::MirroredDeltaEta, 0.0, 1.0, bounds),
         feature("part_dphi", Quantity::DeltaPhi, 0.0, 1.0, bounds),
         feature("part_pt_log", Quantity::LogPt, 1.7, 0.7, bounds),
         feature("part_e_log", Quantity::LogEnergy, 2.0, 0.7, bounds),
@@ -65,12 +69,16 @@ fn preprocessing(config: &BackboneConfig, features: usize) -> Option<Preprocessi
         feature("part_drap", Quantity::DeltaRapidity, 0.0, 1.0, bounds),
         feature("part_d0val", Quantity::TanhProperty, 0.0, 1.0, bounds),
         feature("part_d0err", Quantity::Property, 0.0, 1.0, (0.0, 1.0)),
+        feature("pt", Quantity::Pt, 0.0, 1.0 / 600.0, (0.0, 1e6)),
+        feature("z", Quantity::PtFraction, 0.0, 1.0, bounds),
+        feature("eta", Quantity::CentredEta, 0.0, 1.0, bounds),
+        feature("phi", Quantity::CentredPhi, 0.0, 1.0, bounds),
     ];
     let mut features: Vec<Feature> = all.into_iter().cycle().take(features).collect();
-    // Directions stand last, where networks look for coordinates.
+    // Directions stand last, where networks look for coordinates. 14 features show every quantity.
     let ends = 2.min(features.len());
     features.rotate_left(ends);
-    Some(Preprocessing { features, ..Preprocessing::default() })
+    Some(Preprocessing { features, axis: JetAxis::Sum, limit: Some(LIMIT) })
 }
 
 fn main() -> Result<()> {
@@ -217,6 +225,7 @@ fn write(folder: &Path) -> Result<()> {
             "kinematics": network.needs().kinematics,
             "edges": network.needs().edges,
             "preprocessing": steps,
+            "limit": LIMIT,
         }));
     }
     std::fs::write(folder.join("cases.json"), serde_json::to_vec_pretty(&names)?)?;

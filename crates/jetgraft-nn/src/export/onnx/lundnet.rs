@@ -6,7 +6,7 @@
 
 use super::OnnxOptions;
 use super::builder::{Builder, Dim, F32, I64, Var};
-use super::pieces::{Affine, Constituents, Net, given};
+use super::pieces::{Affine, Constituents, Net, given, rows};
 use crate::error::NnError;
 use crate::models::lundnet::LundNetConfig;
 
@@ -14,7 +14,7 @@ use crate::models::lundnet::LundNetConfig;
 struct Tree {
     /// `[B, N, N]`: 1 where the row is the parent of the column.
     children: Var<F32>,
-    /// `[B, N, 1]`: number of the parent, 0 where there is none.
+    /// `[B, N]`: number of the parent, 0 where there is none.
     parent: Var<I64>,
     /// `[B, N, 1]`: 1 where there is a parent.
     has_parent: Var<F32>,
@@ -35,7 +35,7 @@ fn tree(g: &Builder, jets: &Constituents) -> Tree {
     let degree = g.add(&has_parent, &g.reduce_sum(&children, &[2]));
     let share = g.div(&g.scalar(1.0), &g.max(&degree, &g.scalar(1.0)));
     let last = g.sub(&g.size(&parents, 1), &g.list(&[1]));
-    let parent = g.unsqueeze(&g.min(&g.max(&parents, &g.whole(0)), &last), &[2]);
+    let parent = g.min(&g.max(&parents, &g.whole(0)), &last);
     Tree { children, parent, has_parent, share }
 }
 
@@ -72,8 +72,8 @@ fn edge_conv(net: &Net<'_>, name: &str, x: &Var<F32>, tree: &Tree, width: usize)
     let send = net.shifted(&of("folded_shift"), &net.product(&of("folded_sender"), x, &sending), &shift);
 
     // One gather for both: the parent as sender, and as receiver.
-    let parent = net.gather_rows(&g.concat(&[&receive, &send], -1), &tree.parent, 2 * width);
-    let [parent_receives, parent_sends] = g.halves(&g.squeeze(&parent, &[2]), -1);
+    let parent = rows(g, &g.concat(&[&receive, &send], -1), &tree.parent, 2 * width);
+    let [parent_receives, parent_sends] = g.halves(&parent, -1);
     let (down, up) = (g.add(&receive, &parent_sends), g.add(&send, &parent_receives));
     // Both ways in one product of matrices.
     let edges = g.relu(&g.concat(&[&down, &up], 1));

@@ -1,7 +1,7 @@
 //! What the exporters are made of: weights from a state, norms folded, masked constituents.
 
-use super::builder::{Builder, Dim, F32, F64, I64, Var};
-use super::{OnnxOptions, builder::Bool};
+use super::OnnxOptions;
+use super::builder::{Bool, Builder, Dim, Element, F32, F64, I64, Var};
 use crate::error::NnError;
 use crate::layers::NORM_EPSILON;
 use crate::state::{NamedTensor, State};
@@ -192,14 +192,13 @@ impl Net<'_> {
         let row = self.g.unsqueeze(&jets.mask, &[1]);
         self.g.squeeze(&self.g.matmul(&row, x), &[1])
     }
+}
 
-    /// Rows of `[B, P, C]` by `[B, P, K]` numbers within their jet: `[B, P, K, C]`.
-    pub fn gather_rows(&self, x: &Var<F32>, indices: &Var<I64>, columns: usize) -> Var<F32> {
-        let g = self.g;
-        let first = g.mul(&g.range(&g.size(x, 0)), &g.size(x, 1));
-        let numbers = g.add(indices, &g.reshape_to(&first, &[-1, 1, 1]));
-        g.gather(&g.reshape_to(x, &[-1, columns as i64]), &numbers, 0)
-    }
+/// Rows of `[B, P, C]` by numbers within their jet: `[B, K]` gives `[B, K, C]`.
+pub fn rows<T: Element>(g: &Builder, x: &Var<T>, numbers: &Var<I64>, columns: usize) -> Var<T> {
+    let first = g.mul(&g.range(&g.size(x, 0)), &g.size(x, 1));
+    let numbers = g.add(numbers, &g.unsqueeze(&first, &[1]));
+    g.gather(&g.reshape_to(x, &[-1, columns as i64]), &numbers, 0)
 }
 
 /// What a caller gives of each jet, padding made harmless.
@@ -228,21 +227,22 @@ pub struct Slots {
     pub count: Var<F32>,
 }
 
-/// The input `mask`.
-pub fn mask(g: &Builder, slots: &'static str) -> Slots {
+/// The input `mask`, `[B, P]`: what the caller says is there.
+pub fn mask_input(g: &Builder, slots: &'static str) -> Var<Bool> {
+    let words = "1 for a real entry, 0 for padding; padding may stand anywhere and hold anything";
+    let mask = g.input::<F32>("mask", &[Dim::Any("batch"), Dim::Any(slots)], words);
     g.scope("input");
-    let mask = g.input::<F32>(
-        "mask",
-        &[Dim::Any("batch"), Dim::Any(slots)],
-        "1 for a real entry, 0 for padding; padding may stand anywhere and hold anything",
-    );
-    let given = g.greater(&mask, &g.scalar(0.5));
-    let counted = g.reduce_sum(&g.cast::<_, F32>(&given), &[1]);
+    g.greater(&mask, &g.scalar(0.5))
+}
+
+/// The slots of jets by what is there, `[B, P]`.
+pub fn slots_of(g: &Builder, given: &Var<Bool>) -> Slots {
+    let counted = g.reduce_sum(&g.cast::<_, F32>(given), &[1]);
     let empty = g.less(&counted, &g.scalar(0.5));
-    let first = g.equal(&g.range(&g.size(&mask, 1)), &g.whole(0));
-    let real = g.or(&given, &g.and(&empty, &g.unsqueeze(&first, &[0])));
+    let first = g.equal(&g.range(&g.size(given, 1)), &g.whole(0));
+    let real = g.or(given, &g.and(&empty, &g.unsqueeze(&first, &[0])));
     let mask = g.cast::<_, F32>(&real);
-    Slots { given, mask, real, count: g.max(&counted, &g.scalar(1.0)) }
+    Slots { given: given.clone(), mask, real, count: g.max(&counted, &g.scalar(1.0)) }
 }
 
 /// The inputs of a network on computed features: `features`, `mask`, and `kinematics` where it compares pairs.
@@ -259,7 +259,8 @@ pub fn given(
     };
     let dims = [Dim::Any("batch"), Dim::Any(slots)];
     let raw = g.input::<F32>("features", &[dims[0], dims[1], Dim::Is(features)], &words);
-    let Slots { given, real, mask, count } = mask(g, slots);
+    let given = mask_input(g, slots);
+    let Slots { given, real, mask, count } = slots_of(g, &given);
     let raw = standardised(g, &raw, options);
     let wide = g.unsqueeze(&given, &[2]);
     let features = g.choose(&wide, &raw, &g.scalar(0.0));

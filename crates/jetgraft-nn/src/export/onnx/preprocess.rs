@@ -3,10 +3,11 @@
 //! Everything is computed in double precision and rounded once. With `p = (px, py, pz)`, `pt^2 = px^2 + py^2`, and the
 //! jet's four-vector (given, or the sum over constituents): `eta = sign(pz) ln((|p| + |pz|) / pt)`,
 //! `rapidity = sign(pz) ln((E + |pz|) / mt)`, `mt^2 = m^2 + pt^2`, `m^2 = max(E^2 - |p|^2, 0)`. Azimuths are taken
-//! relative to the jet from the sine and cosine of the difference, so nothing wraps and nothing cancels.
+//! relative to the jet from the sine and cosine of the difference, so nothing wraps and nothing cancels. A constituent
+//! without transverse momentum has no direction and is left out; it still counts in the sum.
 
 use super::builder::{Bool, Builder, Dim, F32, F64, Var};
-use super::pieces::{Constituents, Slots, azimuth, mask};
+use super::pieces::{Constituents, Slots, azimuth, mask_input, rows, slots_of};
 
 /// What a feature is, before it is shifted, scaled and clipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,15 @@ pub enum Quantity {
     /// `hypot(delta eta, delta phi)` to the jet.
     DeltaR,
     /// Pseudorapidity minus that of the jet, times -1 where the jet's is negative.
-    DeltaEta,
+    MirroredDeltaEta,
+    /// `pt` of the constituent, GeV.
+    Pt,
+    /// `pt` over the sum of the `pt` of the constituents kept.
+    PtFraction,
+    /// Pseudorapidity minus the mean over the constituents kept, weighted by `pt`.
+    CentredEta,
+    /// Azimuth minus the same mean; both are taken relative to the jet first.
+    CentredPhi,
     /// Rapidity minus that of the jet.
     DeltaRapidity,
     /// Azimuth minus that of the jet, in `(-pi, pi]`.
@@ -72,6 +81,8 @@ pub struct Preprocessing {
     pub features: Vec<Feature>,
     /// What they are relative to.
     pub axis: JetAxis,
+    /// Only so many constituents are kept, those of largest `pt`; the others still count in the sum.
+    pub limit: Option<usize>,
 }
 
 impl Preprocessing {
@@ -127,30 +138,52 @@ pub fn constituents(
     let slots = Dim::Any("constituents");
     let words = "px, py, pz, energy of each constituent, GeV";
     let raw = g.input::<F64>("four_vectors", &[batch, slots, Dim::Is(4)], words);
-    let Slots { given, real, mask, count } = mask(g, "constituents");
-    let given = g.unsqueeze(&given, &[2]);
-    let vectors = g.choose(&given, &raw, &g.scalar(0.0));
+    let marks = mask_input(g, "constituents");
+    let names = preprocessing.properties();
+    let properties = (!names.is_empty()).then(|| {
+        let dims = [batch, slots, Dim::Is(names.len())];
+        g.input::<F32>("properties", &dims, &format!("in order: {}", names.join(", ")))
+    });
+    g.scope("preprocessing");
+    let raw = g.choose(&g.unsqueeze(&marks, &[2]), &raw, &g.scalar(0.0));
     let jet = match preprocessing.axis {
-        JetAxis::Sum => g.reduce_sum(&vectors, &[1]),
+        JetAxis::Sum => g.reduce_sum(&raw, &[1]),
         JetAxis::Given => {
             let words = "px, py, pz, energy of the jet, GeV";
             g.unsqueeze(&g.input::<F64>("jet", &[batch, Dim::Is(4)], words), &[1])
         }
     };
-    let names = preprocessing.properties();
-    let properties = (!names.is_empty()).then(|| {
-        let dims = [batch, slots, Dim::Is(names.len())];
-        g.cast::<_, F64>(&g.input::<F32>("properties", &dims, &format!("in order: {}", names.join(", "))))
-    });
+    let jet = momenta(g, &jet);
+    let (vectors, properties) = match preprocessing.limit {
+        None => (raw, properties),
+        Some(limit) => {
+            let pt = g.squeeze(&momenta(g, &raw).pt, &[2]);
+            let count = g.min(&g.size(&pt, 1), &g.list(&[limit as i64]));
+            let (_, hardest) = g.smallest(&g.neg(&pt), &count);
+            let kept = properties.map(|values| rows(g, &values, &hardest, names.len()));
+            (rows(g, &raw, &hardest, 4), kept)
+        }
+    };
+    let m = momenta(g, &vectors);
+    // What is kept has a direction; padding is zero by now, so it has none.
+    let present = g.greater(&m.pt, &g.scalar(0.0));
+    let Slots { given, real, mask, count } = slots_of(g, &g.squeeze(&present, &[2]));
+    let given = g.unsqueeze(&given, &[2]);
+    let properties = properties.map(|values| g.cast::<_, F64>(&values));
 
-    g.scope("preprocessing");
-    let (m, jet) = (momenta(g, &vectors), momenta(g, &jet));
     // Turned into the frame of the jet: the cosine and sine of the difference of azimuths, times both momenta.
     let along = g.add(&g.mul(&m.px, &jet.px), &g.mul(&m.py, &jet.py));
     let across = g.sub(&g.mul(&m.py, &jet.px), &g.mul(&m.px, &jet.py));
     let delta_phi = azimuth(g, &along, &across);
     let jet_eta = eta(g, &jet);
-    let delta_eta = signed(g, &jet_eta, &g.sub(&eta(g, &m), &jet_eta));
+    let delta_eta = g.sub(&eta(g, &m), &jet_eta);
+    let delta_rapidity = g.sub(&rapidity(g, &m), &rapidity(g, &jet));
+    let total_pt = || g.reduce_sum(&m.pt, &[1]);
+    let centred = |x: &Var<F64>| {
+        let x = g.choose(&given, x, &g.scalar(0.0));
+        let centre = g.div(&g.reduce_sum(&g.mul(&m.pt, &x), &[1]), &total_pt());
+        g.sub(&x, &centre)
+    };
     let mut column = 0;
     let columns: Vec<Var<F64>> = preprocessing
         .features
@@ -169,8 +202,12 @@ pub fn constituents(
                     let square = g.add(&g.mul(&delta_eta, &delta_eta), &g.mul(&delta_phi, &delta_phi));
                     g.sqrt(&square)
                 }
-                Quantity::DeltaEta => delta_eta.clone(),
-                Quantity::DeltaRapidity => g.sub(&rapidity(g, &m), &rapidity(g, &jet)),
+                Quantity::MirroredDeltaEta => signed(g, &jet_eta, &delta_eta),
+                Quantity::Pt => m.pt.clone(),
+                Quantity::PtFraction => g.div(&m.pt, &total_pt()),
+                Quantity::CentredEta => centred(&delta_eta),
+                Quantity::CentredPhi => centred(&delta_phi),
+                Quantity::DeltaRapidity => delta_rapidity.clone(),
                 Quantity::DeltaPhi => delta_phi.clone(),
                 Quantity::Property => property(),
                 Quantity::TanhProperty => g.tanh(&property()),
@@ -182,8 +219,7 @@ pub fn constituents(
     let features = g.concat(&columns.iter().collect::<Vec<_>>(), -1);
     let features = kept(g, &given, &features);
     let kinematics = kinematics.then(|| {
-        let relative = g.sub(&rapidity(g, &m), &rapidity(g, &jet));
-        kept(g, &given, &g.concat(&[&m.pt, &relative, &delta_phi, &g.sqrt(&mass2(g, &m))], -1))
+        kept(g, &given, &g.concat(&[&m.pt, &delta_rapidity, &delta_phi, &g.sqrt(&mass2(g, &m))], -1))
     });
     Constituents { features, real, mask, count, kinematics }
 }
