@@ -68,7 +68,7 @@ pub fn to_onnx(config: &BackboneConfig, state: &State, options: &OnnxOptions) ->
     let g = Builder::default();
     let net = Net { g: &g, state };
     let particles = || match &options.preprocessing {
-        Some(preprocessing) => preprocess::constituents(&g, preprocessing, kinematics),
+        Some(preprocessing) => preprocess::constituents(&g, preprocessing, kinematics, options),
         None => pieces::given(&g, "constituents", features, kinematics, options),
     };
     let logits = match config {

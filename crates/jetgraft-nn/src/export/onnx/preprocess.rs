@@ -6,8 +6,9 @@
 //! relative to the jet from the sine and cosine of the difference, so nothing wraps and nothing cancels. A constituent
 //! without transverse momentum has no direction and is left out; it still counts in the sum.
 
+use super::OnnxOptions;
 use super::builder::{Bool, Builder, Dim, F32, F64, Var};
-use super::pieces::{Constituents, Slots, azimuth, mask_input, rows, slots_of};
+use super::pieces::{Constituents, Slots, azimuth, mask_input, rows, slots_of, standardised};
 
 /// What a feature is, before it is shifted, scaled and clipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +134,7 @@ pub fn constituents(
     g: &Builder,
     preprocessing: &Preprocessing,
     kinematics: bool,
+    options: &OnnxOptions,
 ) -> Constituents {
     let batch = Dim::Any("batch");
     let slots = Dim::Any("constituents");
@@ -217,9 +219,10 @@ pub fn constituents(
         })
         .collect();
     let features = g.concat(&columns.iter().collect::<Vec<_>>(), -1);
-    let features = kept(g, &given, &features);
+    let features = kept(g, &given, &standardised(g, &g.cast(&features), options));
     let kinematics = kinematics.then(|| {
-        kept(g, &given, &g.concat(&[&m.pt, &delta_rapidity, &delta_phi, &g.sqrt(&mass2(g, &m))], -1))
+        let columns = g.concat(&[&m.pt, &delta_rapidity, &delta_phi, &g.sqrt(&mass2(g, &m))], -1);
+        kept(g, &given, &g.cast(&columns))
     });
     Constituents { features, real, mask, count, kinematics }
 }
@@ -238,7 +241,7 @@ fn ended(g: &Builder, x: &Var<F64>, feature: &Feature) -> Var<F64> {
     x
 }
 
-/// Rounded, and 0 where there is no constituent: what logarithms make of padding is never seen.
-fn kept(g: &Builder, given: &Var<Bool>, x: &Var<F64>) -> Var<F32> {
-    g.choose(given, &g.cast::<_, F32>(x), &g.scalar(0.0))
+/// 0 where there is no constituent: what logarithms make of padding is never seen.
+fn kept(g: &Builder, given: &Var<Bool>, x: &Var<F32>) -> Var<F32> {
+    g.choose(given, x, &g.scalar(0.0))
 }
