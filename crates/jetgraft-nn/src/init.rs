@@ -31,7 +31,18 @@ pub fn dropout_mask(seed: u64, rows: usize, columns: usize, rate: f64) -> Vec<f3
         .collect()
 }
 
-fn mix(value: u64) -> u64 {
+/// The seed of one use of a step's seed, such as one dropout of many.
+pub fn named_seed(seed: u64, name: &str) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(name.as_bytes());
+    let mut bytes = [0u8; 8];
+    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(bytes)
+}
+
+/// SplitMix64's finaliser: a hash of one number.
+pub(crate) fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

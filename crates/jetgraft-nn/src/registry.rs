@@ -15,6 +15,7 @@ use crate::error::NnError;
 use crate::import::ForeignTensor;
 use crate::import::keys::Imported;
 use crate::models::deep_sets::{self, DeepSets, DeepSetsConfig};
+use crate::models::jetclr::{self, JetClr, JetClrConfig};
 use crate::models::lundnet::{self, LundNet, LundNetConfig};
 use crate::models::mlp::{self, Mlp, MlpConfig};
 use crate::state::State;
@@ -173,8 +174,27 @@ backbones! {
     LundNet(lundnet, LundNet, LundNetConfig) = "lundnet";
     /// Particle or energy flow network: a deep set.
     DeepSets(deep_sets, DeepSets, DeepSetsConfig) = "deep-sets";
+    /// JetCLR: transformer encoder for contrastive learning.
+    JetClr(jetclr, JetClr, JetClrConfig) = "jetclr";
     /// Small network on high-level variables.
     Mlp(mlp, Mlp, MlpConfig) = "mlp";
+}
+
+impl BackboneConfig {
+    /// Names of the sizes that [`BackboneConfig::preset`] knows.
+    pub const PRESETS: &[&str] = &["lundnet", "jetclr", "pfn", "efn", "mlp"];
+
+    /// Published sizes by name, for the published input; see [`BackboneConfig::with_ends`].
+    pub fn preset(name: &str) -> Option<Self> {
+        Some(match name {
+            "lundnet" => Self::LundNet(LundNetConfig::default()),
+            "jetclr" => Self::JetClr(JetClrConfig::jetclr()),
+            "pfn" => Self::DeepSets(DeepSetsConfig::particle_flow()),
+            "efn" => Self::DeepSets(DeepSetsConfig::energy_flow()),
+            "mlp" => Self::Mlp(MlpConfig::default()),
+            _ => return None,
+        })
+    }
 }
 
 impl ModuleDisplayDefault for AnyBackbone {

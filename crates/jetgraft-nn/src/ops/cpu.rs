@@ -274,8 +274,12 @@ pub struct Tiles {
 /// 512 the time of a step is the same within the noise.
 const TILE_NODES: usize = 256;
 
-/// Partial sums of weight gradients that are kept apart, at most.
-const CHUNKS: usize = 8;
+/// What is left of the tiles is cut by this for the next run: the first runs are long, so that there are few sums to
+/// add up, and the last ones short, so that the threads end together.
+const RUN_SHARE: usize = 5;
+
+/// The shortest run is the batch cut by this.
+const RUNS_AT_LEAST: usize = 32;
 
 impl Tiles {
     /// Cuts after every jet that fills a tile.
@@ -308,16 +312,66 @@ impl Tiles {
         self.nodes[tile]..self.nodes[tile + 1]
     }
 
-    /// Runs of tiles whose weight gradients share an accumulator; fixed by the batch alone.
-    pub fn chunks(&self) -> Vec<Range<usize>> {
-        let count = self.count().min(CHUNKS);
-        (0..count).map(|chunk| chunk * self.count() / count..(chunk + 1) * self.count() / count).collect()
+    /// Runs of tiles whose weight gradients share an accumulator, longest first; fixed by the batch alone.
+    pub fn runs(&self) -> Vec<Range<usize>> {
+        let shortest = self.count().div_ceil(RUNS_AT_LEAST);
+        let mut runs = Vec::new();
+        let mut start = 0;
+        while start < self.count() {
+            let left = self.count() - start;
+            let length = left.div_ceil(RUN_SHARE).max(shortest).min(left);
+            runs.push(start..start + length);
+            start += length;
+        }
+        runs
     }
 
     /// Cuts a row-major buffer into the tiles' rows.
     pub fn split<'a>(&self, buffer: &'a mut [f32], columns: usize) -> Vec<&'a mut [f32]> {
         split(buffer, (0..self.count()).map(|tile| self.range(tile).len() * columns))
     }
+}
+
+/// Does every task on the threads of the pool, the first ones first, and returns the results in the order of the tasks.
+///
+/// A thread takes the next task when it is done with one, so that uneven tasks, or a thread that the system holds up,
+/// leave little idle time at the end. `local` makes what a thread keeps between its tasks.
+pub fn in_turn<T: Send, L, R: Send>(
+    tasks: Vec<T>,
+    local: impl Fn() -> L + Sync,
+    work: impl Fn(&mut L, T) -> R + Sync,
+) -> Vec<R> {
+    let count = tasks.len();
+    let threads = rayon::current_num_threads().min(count);
+    if threads <= 1 {
+        let mut local = local();
+        return tasks.into_iter().map(|task| work(&mut local, task)).collect();
+    }
+    let waiting = Mutex::new(tasks.into_iter().enumerate());
+    let done = Mutex::new((0..count).map(|_| None).collect::<Vec<Option<R>>>());
+    let worker = || {
+        let mut local = local();
+        loop {
+            // A panic in a task ends the whole operation; the list is whole at any time.
+            let task = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((at, task)) = task else { return };
+            let result = work(&mut local, task);
+            done.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(result);
+        }
+    };
+    rayon::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|_| worker());
+        }
+        worker();
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+}
+
+/// Does the whole of an operation on a thread of the pool, so that its passes begin and end there: each hand-over
+/// from a thread outside costs as much as a short pass.
+pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
 }
 
 /// Cuts a buffer into pieces of the given lengths.

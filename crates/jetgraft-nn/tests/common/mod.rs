@@ -8,7 +8,7 @@ use jetgraft_nn::state::{NamedTensor, Role, State};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Index arrays of a batch of trees, and its features.
+/// Index arrays of a batch of trees, the features of its nodes, and their kinematics as those of particles.
 #[derive(Clone)]
 pub struct Trees {
     pub jet_offsets: Vec<u32>,
@@ -16,6 +16,7 @@ pub struct Trees {
     pub senders: Vec<u32>,
     pub features: Vec<f32>,
     pub columns: usize,
+    pub kinematics: Vec<f32>,
 }
 
 pub fn random(seed: u64) -> impl FnMut() -> f32 {
@@ -37,13 +38,24 @@ impl Trees {
         }
         let count: usize = sizes.iter().sum();
         let features = (0..count * columns).map(|_| 2.0 * random()).collect();
-        Self::from_parents(&parents, features, columns)
+        let mut trees = Self::from_parents(&parents, features, columns);
+        // pt of 0.5 to 100 GeV, as particles of a jet of R = 0.8 have, with the mass of a pion.
+        trees.kinematics = (0..count)
+            .flat_map(|_| [(2.3 * random() + 2.3).exp() * 0.5, 0.8 * random(), 0.8 * random(), 0.1396])
+            .collect();
+        trees
     }
 
     /// Parent of each node but the first, per jet.
     pub fn from_parents(parents: &[Vec<usize>], features: Vec<f32>, columns: usize) -> Self {
-        let mut trees =
-            Self { jet_offsets: vec![0], in_offsets: vec![0], senders: Vec::new(), features, columns };
+        let mut trees = Self {
+            jet_offsets: vec![0],
+            in_offsets: vec![0],
+            senders: Vec::new(),
+            features,
+            columns,
+            kinematics: Vec::new(),
+        };
         let mut first = 0;
         for jet in parents {
             for node in 0..jet.len() {
@@ -82,6 +94,7 @@ impl Trees {
             senders: self.senders[edges].iter().map(|sender| sender - nodes.start as u32).collect(),
             features: self.features[nodes.start * self.columns..nodes.end * self.columns].to_vec(),
             columns: self.columns,
+            kinematics: self.kinematics.get(4 * nodes.start..4 * nodes.end).unwrap_or_default().to_vec(),
         }
     }
 
@@ -93,6 +106,7 @@ impl Trees {
             senders: Vec::new(),
             features: Vec::new(),
             columns: parts[0].columns,
+            kinematics: Vec::new(),
         };
         for part in parts {
             let (nodes, edges) = (all.nodes() as u32, all.senders.len() as u32);
@@ -100,6 +114,7 @@ impl Trees {
             all.in_offsets.extend(part.in_offsets[1..].iter().map(|offset| offset + edges));
             all.senders.extend(part.senders.iter().map(|sender| sender + nodes));
             all.features.extend_from_slice(&part.features);
+            all.kinematics.extend_from_slice(&part.kinematics);
         }
         all
     }
@@ -110,14 +125,20 @@ impl Trees {
             .map(|jet| {
                 let jet = self.jet(jet);
                 let last = jet.nodes() as u32 - 1;
-                let mut turned =
-                    Self { in_offsets: vec![0], senders: Vec::new(), features: Vec::new(), ..jet.clone() };
+                let mut turned = Self {
+                    in_offsets: vec![0],
+                    senders: Vec::new(),
+                    features: Vec::new(),
+                    kinematics: Vec::new(),
+                    ..jet.clone()
+                };
                 for node in (0..jet.nodes()).rev() {
                     let edges = jet.in_offsets[node] as usize..jet.in_offsets[node + 1] as usize;
                     turned.senders.extend(jet.senders[edges].iter().map(|sender| last - sender));
                     turned.in_offsets.push(turned.senders.len() as u32);
                     let row = node * jet.columns..(node + 1) * jet.columns;
                     turned.features.extend_from_slice(&jet.features[row]);
+                    turned.kinematics.extend_from_slice(&jet.kinematics[4 * node..4 * (node + 1)]);
                 }
                 turned
             })
@@ -126,7 +147,9 @@ impl Trees {
     }
 
     pub fn graph(&self, device: &Device) -> RaggedGraph {
-        RaggedGraph::from_csr(&self.jet_offsets, &self.in_offsets, &self.senders, device).unwrap()
+        let graph =
+            RaggedGraph::from_csr(&self.jet_offsets, &self.in_offsets, &self.senders, device).unwrap();
+        if self.kinematics.is_empty() { graph } else { graph.with_kinematics(&self.kinematics).unwrap() }
     }
 
     pub fn batch(&self, device: &Device) -> GraphBatch {

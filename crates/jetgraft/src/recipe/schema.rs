@@ -8,6 +8,7 @@ use jetgraft_data::lund_graphs::{FeatureSet, LundInput, PsiForm};
 use jetgraft_learn::card::JetCard;
 use jetgraft_learn::plan::PlanOptions;
 use jetgraft_learn::trainer::TrainOptions;
+use jetgraft_nn::registry::BackboneConfig;
 use jetgraft_physics::lund::LundCuts;
 use serde::{Deserialize, Serialize};
 
@@ -95,16 +96,60 @@ pub struct StudyRecipe {
     pub statistics: StatisticsRecipe,
 }
 
-/// `[model]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum ModelRecipe {
-    /// LundNet with the published widths. The number of inputs follows from `[input]`.
-    Lundnet {
-        /// Dropout before the last layer; the published value is 0.1.
-        #[serde(default = "default_dropout")]
-        dropout: f64,
-    },
+/// `[model]`: a backbone by the name of its sizes, such as `particlenet-lite`, and any of its sizes that differ.
+///
+/// Widths, neighbours, dropout and whatever else the network's configuration has are keys here, with the published
+/// sizes as defaults. The numbers of input features and of classes follow from the rest of the recipe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelRecipe(BackboneConfig);
+
+/// Fields of a configuration that `[input]` and the classes decide.
+const ENDS: [&str; 2] = ["input_features", "classes"];
+
+impl ModelRecipe {
+    /// The network's sizes for an input and a number of classes.
+    pub fn config(&self, input_features: usize, classes: usize) -> BackboneConfig {
+        self.0.clone().with_ends(input_features, classes)
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelRecipe {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut given = serde_json::Map::deserialize(deserializer)?;
+        let names = || BackboneConfig::PRESETS.join(", ");
+        let kind = match given.remove("kind") {
+            Some(serde_json::Value::String(kind)) => kind,
+            Some(other) => {
+                return Err(D::Error::custom(format!("`kind` is {other}, expected one of {}", names())));
+            }
+            None => return Err(D::Error::missing_field("kind")),
+        };
+        let Some(preset) = BackboneConfig::preset(&kind) else {
+            return Err(D::Error::custom(format!("no network `{kind}`, expected one of {}", names())));
+        };
+        if let Some(end) = ENDS.iter().find(|end| given.contains_key(**end)) {
+            return Err(D::Error::custom(format!(
+                "`{end}` follows from `[input]` and the classes: leave it out"
+            )));
+        }
+        let mut sizes = serde_json::to_value(preset).map_err(D::Error::custom)?;
+        if let Some(sizes) = sizes.as_object_mut() {
+            sizes.extend(given);
+        }
+        serde_json::from_value(sizes).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for ModelRecipe {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut sizes = serde_json::to_value(&self.0).map_err(serde::ser::Error::custom)?;
+        if let Some(sizes) = sizes.as_object_mut() {
+            // What is absent is absent in TOML too.
+            sizes.retain(|name, value| !ENDS.contains(&name.as_str()) && !value.is_null());
+        }
+        sizes.serialize(serializer)
+    }
 }
 
 /// `[input]`.
@@ -312,9 +357,6 @@ fn default_seed() -> u64 {
 }
 fn default_label() -> String {
     "simulation".into()
-}
-fn default_dropout() -> f64 {
-    0.1
 }
 fn default_share() -> [f64; 2] {
     [0.0, 1.0]

@@ -3,13 +3,11 @@
 //! The messages before and after the first norm are computed again from `u`; only `u`, the messages before the
 //! second norm and the output were kept.
 
-use rayon::prelude::*;
-
 use super::cpu::{Inputs, Passed};
 use super::kernels;
 use crate::ops::bridge::{row_range, slice};
 use crate::ops::cpu::{
-    Affine, Buffer, Matrix, NormGradient, Path, Statistics, Tiles, add_up, product, split, unset,
+    Affine, Buffer, Matrix, NormGradient, Path, Statistics, Tiles, add_up, in_turn, product, split, unset,
 };
 
 /// Which gradients someone waits for.
@@ -120,11 +118,11 @@ fn output_pass(
         (statistics, statistics.scale(slice(&inputs.norm_2.weight)), slice(&inputs.norm_2.bias))
     });
     let mut d = Buffer::take(tiles.rows() * c);
-    let (second, side) = tiles
-        .split(&mut d, c)
-        .into_par_iter()
-        .enumerate()
-        .map(|(tile, d)| {
+    let tasks = tiles.split(&mut d, c).into_iter().enumerate().collect();
+    let sums = in_turn(
+        tasks,
+        || (),
+        |(), (tile, d): (usize, &mut [f32])| {
             let nodes = tiles.range(tile);
             let here = nodes.start * c..nodes.end * c;
             kernels::where_positive(path, &dy[here.clone()], &y[here], d);
@@ -144,8 +142,9 @@ fn output_pass(
                 kernels::side_sums(path, d, s, stride, &statistics.mean, first, second);
             }
             (edge_sums, side_sums)
-        })
-        .unzip();
+        },
+    );
+    let (second, side) = sums.into_iter().unzip();
     (d, second, side)
 }
 
@@ -170,18 +169,17 @@ impl Messages<'_> {
         let linear = Matrix::rows(slice(&inputs.linear), c, c, c).transposed();
         let mut out = Buffer::take(inputs.edges() * c);
         let mut pieces = split(&mut out, inputs.edge_lengths(tiles, c).into_iter()).into_iter();
-        let chunks: Vec<_> = tiles
-            .chunks()
+        let runs: Vec<_> = tiles
+            .runs()
             .into_iter()
-            .map(|chunk| (chunk.clone(), pieces.by_ref().take(chunk.len()).collect::<Vec<_>>()))
+            .map(|run| (run.clone(), pieces.by_ref().take(run.len()).collect::<Vec<_>>()))
             .collect();
-        let done: Vec<(Pairs, Buffer)> = chunks
-            .into_par_iter()
-            .map_init(<(Buffer, Buffer)>::default, |(h, dz), (chunk, pieces)| {
+        let done: Vec<(Pairs, Buffer)> =
+            in_turn(runs, <(Buffer, Buffer)>::default, |(h, dz), (run, pieces)| {
                 let mut weight = Buffer::take(if want_weight { c * c } else { 0 });
                 weight.fill(0.0);
-                let mut sums = Pairs::with_capacity(chunk.len());
-                for (tile, out) in chunk.zip(pieces) {
+                let mut sums = Pairs::with_capacity(run.len());
+                for (tile, out) in run.zip(pieces) {
                     let nodes = tiles.range(tile);
                     let edges = inputs.edges_of(tiles, tile);
                     let (start, count) = (edges.offsets[0] as usize, edges.senders.len());
@@ -203,8 +201,7 @@ impl Messages<'_> {
                     sums.push(sum);
                 }
                 (sums, weight)
-            })
-            .collect();
+            });
         let (sums, weights): (Vec<Pairs>, Vec<Buffer>) = done.into_iter().unzip();
         (out, sums.into_iter().flatten().collect(), add_up(weights))
     }
@@ -234,37 +231,34 @@ impl Nodes<'_> {
             (0..tiles.count()).map(|_| Default::default()).collect()
         };
         let mut pieces = pieces.drain(..);
-        let chunks: Vec<_> = tiles
-            .chunks()
+        let runs: Vec<_> = tiles
+            .runs()
             .into_iter()
-            .map(|chunk| (chunk.clone(), pieces.by_ref().take(chunk.len()).collect::<Vec<_>>()))
+            .map(|run| (run.clone(), pieces.by_ref().take(run.len()).collect::<Vec<_>>()))
             .collect();
-        let weights: Vec<Buffer> = chunks
-            .into_par_iter()
-            .map_init(Buffer::default, |du, (chunk, pieces)| {
-                let mut weight = Buffer::take(if wanted.node_weights { width * stride } else { 0 });
-                weight.fill(0.0);
-                for (tile, dx) in chunk.zip(pieces) {
-                    let nodes = tiles.range(tile);
-                    let u = &passed.u[nodes.start * stride..nodes.end * stride];
-                    let d = &d[nodes.start * c..nodes.end * c];
-                    let du = du.at_least(nodes.len() * stride);
-                    self.node_gradient(tile, d, messages, u, du);
-                    let gradient = Matrix::rows(du, nodes.len(), stride, stride);
-                    if wanted.node_weights {
-                        let x = row_range(&inputs.x, nodes.clone()).transposed();
-                        product(&mut weight, stride, true, x, gradient);
-                    }
-                    if wanted.x {
-                        product(dx, width, false, gradient, joined);
-                        if inputs.shortcut.is_none() {
-                            kernels::add(self.path, d, dx);
-                        }
+        let weights: Vec<Buffer> = in_turn(runs, Buffer::default, |du, (run, pieces)| {
+            let mut weight = Buffer::take(if wanted.node_weights { width * stride } else { 0 });
+            weight.fill(0.0);
+            for (tile, dx) in run.zip(pieces) {
+                let nodes = tiles.range(tile);
+                let u = &passed.u[nodes.start * stride..nodes.end * stride];
+                let d = &d[nodes.start * c..nodes.end * c];
+                let du = du.at_least(nodes.len() * stride);
+                self.node_gradient(tile, d, messages, u, du);
+                let gradient = Matrix::rows(du, nodes.len(), stride, stride);
+                if wanted.node_weights {
+                    let x = row_range(&inputs.x, nodes.clone()).transposed();
+                    product(&mut weight, stride, true, x, gradient);
+                }
+                if wanted.x {
+                    product(dx, width, false, gradient, joined);
+                    if inputs.shortcut.is_none() {
+                        kernels::add(self.path, d, dx);
                     }
                 }
-                weight
-            })
-            .collect();
+            }
+            weight
+        });
         drop(pieces);
         (dx, add_up(weights))
     }

@@ -6,12 +6,11 @@
 //! need no gradient, all norms are folded into the weights and one pass does everything.
 
 use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
 
 use super::kernels::{self, Edges};
 use crate::ops::bridge::{integers, row_range, rows, slice};
 use crate::ops::cpu::{
-    Affine, Buffer, CpuNorm, Matrix, Path, Statistics, Sums, Tiles, column_sums, product, unset,
+    Affine, Buffer, CpuNorm, Matrix, Path, Statistics, Sums, Tiles, column_sums, in_turn, product, unset,
 };
 
 /// Everything that a block reads.
@@ -122,11 +121,11 @@ pub fn forward(inputs: &Inputs, path: Path) -> Passed {
     let weights = Matrix::rows(&weights, inputs.inputs(), stride, stride);
 
     let mut u = Buffer::take(tiles.rows() * stride);
-    let sums: Vec<(Sums, Sums)> = tiles
-        .split(&mut u, stride)
-        .into_par_iter()
-        .enumerate()
-        .map(|(tile, u)| {
+    let tasks = tiles.split(&mut u, stride).into_iter().enumerate().collect();
+    let sums: Vec<(Sums, Sums)> = in_turn(
+        tasks,
+        || (),
+        |(), (tile, u)| {
             product(u, stride, false, row_range(&inputs.x, tiles.range(tile)), weights);
             let (mut messages, mut side) = (Sums::new(c), Sums::new(c));
             if inputs.norm_1.running.is_none() {
@@ -136,8 +135,8 @@ pub fn forward(inputs: &Inputs, path: Path) -> Passed {
                 column_sums(path, &u[2 * c..], stride, tiles.range(tile).len(), &mut side);
             }
             (messages, side)
-        })
-        .collect();
+        },
+    );
     let statistics_side = inputs.shortcut.as_ref().map(|(_, norm)| {
         norm.statistics().unwrap_or_else(|| Statistics::join(sums.iter().map(|(_, side)| side), c))
     });
@@ -173,23 +172,20 @@ fn second_pass(
     let linear = Matrix::rows(slice(&inputs.linear), c, c, c);
     let mut z = Buffer::take(inputs.edges() * c);
     let lengths = inputs.edge_lengths(tiles, c);
-    let sums: Vec<Sums> = crate::ops::cpu::split(&mut z, lengths.into_iter())
-        .into_par_iter()
-        .enumerate()
-        .map_init(Buffer::default, |h, (tile, z)| {
-            let edges = inputs.edges_of(tiles, tile);
-            let h = h.at_least(z.len());
-            let u = &u[tiles.range(tile).start * stride..tiles.range(tile).end * stride];
-            kernels::messages(path, u, stride, edges, norm, h);
-            let count = edges.senders.len();
-            product(z, c, false, Matrix::rows(h, count, c, c), linear);
-            let mut sums = Sums::new(c);
-            if inputs.norm_2.running.is_none() {
-                column_sums(path, z, c, count, &mut sums);
-            }
-            sums
-        })
-        .collect();
+    let tasks = crate::ops::cpu::split(&mut z, lengths.into_iter()).into_iter().enumerate().collect();
+    let sums: Vec<Sums> = in_turn(tasks, Buffer::default, |h, (tile, z)| {
+        let edges = inputs.edges_of(tiles, tile);
+        let h = h.at_least(z.len());
+        let u = &u[tiles.range(tile).start * stride..tiles.range(tile).end * stride];
+        kernels::messages(path, u, stride, edges, norm, h);
+        let count = edges.senders.len();
+        product(z, c, false, Matrix::rows(h, count, c, c), linear);
+        let mut sums = Sums::new(c);
+        if inputs.norm_2.running.is_none() {
+            column_sums(path, z, c, count, &mut sums);
+        }
+        sums
+    });
     let second = inputs.norm_2.statistics().unwrap_or_else(|| Statistics::join(sums.iter(), c));
     (z, Some(second))
 }
@@ -205,28 +201,33 @@ fn last_pass(inputs: &Inputs, tiles: &Tiles, passed: &Passed, path: Path) -> Vec
             (statistics, statistics.scale(slice(&norm.weight)), slice(&norm.bias))
         });
     let mut y = unset(tiles.rows() * c);
-    tiles.split(&mut y, c).into_par_iter().enumerate().for_each(|(tile, y)| {
-        let nodes = tiles.range(tile);
-        match &second {
-            Some((statistics, scale, bias)) => {
-                let edges = inputs.edges_of(tiles, tile);
-                let start = edges.offsets[0] as usize;
-                let z = &passed.z[start * c..(start + edges.senders.len()) * c];
-                kernels::node_means(path, z, edges, Affine { mean: &statistics.mean, scale, bias }, y);
+    let tasks = tiles.split(&mut y, c).into_iter().enumerate().collect();
+    in_turn(
+        tasks,
+        || (),
+        |(), (tile, y): (usize, &mut [f32])| {
+            let nodes = tiles.range(tile);
+            match &second {
+                Some((statistics, scale, bias)) => {
+                    let edges = inputs.edges_of(tiles, tile);
+                    let start = edges.offsets[0] as usize;
+                    let z = &passed.z[start * c..(start + edges.senders.len()) * c];
+                    kernels::node_means(path, z, edges, Affine { mean: &statistics.mean, scale, bias }, y);
+                }
+                None => y.fill(0.0),
             }
-            None => y.fill(0.0),
-        }
-        match &side {
-            Some((statistics, scale, bias)) => {
-                let s = &passed.u[nodes.start * stride + 2 * c..];
-                kernels::add_normed(path, s, stride, Affine { mean: &statistics.mean, scale, bias }, y);
+            match &side {
+                Some((statistics, scale, bias)) => {
+                    let s = &passed.u[nodes.start * stride + 2 * c..];
+                    kernels::add_normed(path, s, stride, Affine { mean: &statistics.mean, scale, bias }, y);
+                }
+                None => {
+                    let (x, x_stride) = rows(&inputs.x);
+                    kernels::add_plain(path, &x[nodes.start * x_stride..], x_stride, c, y);
+                }
             }
-            None => {
-                let (x, x_stride) = rows(&inputs.x);
-                kernels::add_plain(path, &x[nodes.start * x_stride..], x_stride, c, y);
-            }
-        }
-    });
+        },
+    );
     y
 }
 
@@ -247,29 +248,27 @@ pub fn forward_folded(inputs: &Inputs, path: Path) -> Option<Vec<f32>> {
     let linear = Matrix::rows(&linear, c, c, c);
     let (zeros, ones) = (vec![0f32; c], vec![1f32; c]);
     let mut y = unset(tiles.rows() * c);
-    tiles.split(&mut y, c).into_par_iter().enumerate().for_each_init(
-        <(Buffer, Buffer, Buffer)>::default,
-        |(u, h, z), (tile, y)| {
-            let nodes = tiles.range(tile);
-            let edges = inputs.edges_of(&tiles, tile);
-            let count = edges.senders.len();
-            let (u, h, z) = (u.at_least(nodes.len() * stride), h.at_least(count * c), z.at_least(count * c));
-            product(u, stride, false, row_range(&inputs.x, nodes.clone()), weights);
-            kernels::folded_messages(path, u, stride, edges, &shift_1, h);
-            product(z, c, false, Matrix::rows(h, count, c, c), linear);
-            let norm = Affine { mean: &zeros, scale: &ones, bias: &shift_2 };
-            kernels::node_means(path, z, edges, norm, y);
-            match &side {
-                Some((_, shift)) => {
-                    let norm = Affine { mean: &zeros, scale: &ones, bias: shift };
-                    kernels::add_normed(path, &u[2 * c..], stride, norm, y);
-                }
-                None => {
-                    let (x, x_stride) = rows(&inputs.x);
-                    kernels::add_plain(path, &x[nodes.start * x_stride..], x_stride, c, y);
-                }
+    let tasks = tiles.split(&mut y, c).into_iter().enumerate().collect();
+    in_turn(tasks, <(Buffer, Buffer, Buffer)>::default, |(u, h, z), (tile, y): (usize, &mut [f32])| {
+        let nodes = tiles.range(tile);
+        let edges = inputs.edges_of(&tiles, tile);
+        let count = edges.senders.len();
+        let (u, h, z) = (u.at_least(nodes.len() * stride), h.at_least(count * c), z.at_least(count * c));
+        product(u, stride, false, row_range(&inputs.x, nodes.clone()), weights);
+        kernels::folded_messages(path, u, stride, edges, &shift_1, h);
+        product(z, c, false, Matrix::rows(h, count, c, c), linear);
+        let norm = Affine { mean: &zeros, scale: &ones, bias: &shift_2 };
+        kernels::node_means(path, z, edges, norm, y);
+        match &side {
+            Some((_, shift)) => {
+                let norm = Affine { mean: &zeros, scale: &ones, bias: shift };
+                kernels::add_normed(path, &u[2 * c..], stride, norm, y);
             }
-        },
-    );
+            None => {
+                let (x, x_stride) = rows(&inputs.x);
+                kernels::add_plain(path, &x[nodes.start * x_stride..], x_stride, c, y);
+            }
+        }
+    });
     Some(y)
 }

@@ -21,7 +21,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
 
 use super::bridge;
-use super::cpu::{CpuNorm, Path};
+use super::cpu::{CpuNorm, Path, in_pool};
 use super::{Moments, Norm};
 use crate::contract::RaggedGraph;
 
@@ -137,7 +137,7 @@ fn run<const N: usize>(inputs: cpu::Inputs, parents: [NodeGuard; N], lifted: boo
     let graph = Tensor::from_primitive::<Autodiff<Flex>>;
     match EdgeConvBackward.prepare::<NoCheckpointing>(parents).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
-            let mut passed = cpu::forward(&inputs, path);
+            let mut passed = in_pool(|| cpu::forward(&inputs, path));
             // The output is shared with the next layer; the backward reads it from there.
             let y = bridge::tensor(std::mem::take(&mut passed.y), shape);
             let moments = batch_moments(&passed);
@@ -145,10 +145,10 @@ fn run<const N: usize>(inputs: cpu::Inputs, parents: [NodeGuard; N], lifted: boo
             output(graph(prepared.finish(Arc::new(saved), y)), moments)
         }
         OpsKind::UnTracked(prepared) => {
-            let (values, moments) = match cpu::forward_folded(&inputs, path) {
+            let (values, moments) = match in_pool(|| cpu::forward_folded(&inputs, path)) {
                 Some(values) => (values, [None, None, None]),
                 None => {
-                    let mut passed = cpu::forward(&inputs, path);
+                    let mut passed = in_pool(|| cpu::forward(&inputs, path));
                     (std::mem::take(&mut passed.y), batch_moments(&passed))
                 }
             };
@@ -195,7 +195,8 @@ impl<const N: usize> Backward<Flex, N> for EdgeConvBackward {
             norm_1: waits(4) || waits(5),
         };
         let (dy, y) = (bridge::slice(&dy), bridge::slice(y));
-        let found = backward::backward(inputs, passed, y, dy, wanted, Path::current());
+        let path = Path::current();
+        let found = in_pool(|| backward::backward(inputs, passed, y, dy, wanted, path));
         let (i, c) = (inputs.inputs(), inputs.outputs());
         let rows = y.len() / c.max(1);
         let ordered: [(Vec<f32>, &[usize]); PARENTS_WITH_SHORTCUT] = [

@@ -1,13 +1,13 @@
 //! Kernels of the readout: one pass forward, one pass backward.
 
-use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
+use std::ops::Range;
 
-use crate::ops::bridge::{integers, row_range, slice};
+use crate::ops::bridge::{integers, rows, slice};
 use crate::ops::cpu::{
-    Buffer, CpuNorm, Matrix, NormGradient, Path, Statistics, Sums, Tiles, add_up, column_sums, kernels,
-    product, relu, unset,
+    Buffer, CpuNorm, Matrix, NormGradient, Path, Statistics, Sums, Tiles, add_up, column_sums, in_turn,
+    kernels, product, relu, unset,
 };
+use burn::backend::flex::FlexTensor;
 
 /// Everything that the readout reads.
 #[derive(Clone, Debug)]
@@ -40,19 +40,24 @@ impl Inputs {
         Tiles::new(integers(&self.jet_offsets))
     }
 
-    /// Rows of the weight that act on each piece.
-    fn blocks(&self) -> Vec<(&FlexTensor, Matrix<'_>, usize)> {
-        let c = self.outputs();
-        let weight = slice(&self.weight);
+    /// Width of all pieces side by side.
+    fn joined(&self) -> usize {
+        self.weight.layout().shape()[0]
+    }
+
+    /// Rows `nodes` of all pieces side by side, into `out`: one product of the joined rows is faster than one a piece,
+    /// each of which would go through the result again.
+    fn join(&self, nodes: Range<usize>, out: &mut [f32]) {
+        let width = self.joined();
         let mut start = 0;
-        (self.pieces.iter())
-            .map(|piece| {
-                let columns = piece.layout().shape()[1];
-                start += columns;
-                let block = &weight[(start - columns) * c..start * c];
-                (piece, Matrix::rows(block, columns, c, c), start - columns)
-            })
-            .collect()
+        for piece in &self.pieces {
+            let columns = piece.layout().shape()[1];
+            let (data, stride) = rows(piece);
+            for (out, node) in out.chunks_exact_mut(width).zip(nodes.clone()) {
+                out[start..start + columns].copy_from_slice(&data[node * stride..node * stride + columns]);
+            }
+            start += columns;
+        }
     }
 
     /// Offsets of the jets of a tile.
@@ -76,7 +81,8 @@ pub struct Passed {
 pub fn forward(inputs: &Inputs, keep: bool, path: Path) -> (Vec<f32>, Passed) {
     let c = inputs.outputs();
     let tiles = inputs.tiles();
-    let blocks = inputs.blocks();
+    let width = inputs.joined();
+    let weight = Matrix::rows(slice(&inputs.weight), width, c, c);
     let bias = slice(&inputs.bias);
     let batch = inputs.norm.running.is_none();
     let mut r = Buffer::take(if keep { tiles.rows() * c } else { 0 });
@@ -85,25 +91,21 @@ pub fn forward(inputs: &Inputs, keep: bool, path: Path) -> (Vec<f32>, Passed) {
         if keep { tiles.split(&mut r, c) } else { (0..tiles.count()).map(|_| Default::default()).collect() };
     let jets = (0..tiles.count()).map(|tile| (tiles.jets[tile + 1] - tiles.jets[tile]) * c);
     let jets = crate::ops::cpu::split(&mut means, jets);
-    let sums: Vec<Sums> = pieces
-        .into_par_iter()
-        .zip(jets)
-        .enumerate()
-        .map_init(Buffer::default, |local, (tile, (kept, means))| {
-            let nodes = tiles.range(tile);
-            let r = if keep { kept } else { local.at_least(nodes.len() * c) };
-            for (at, (piece, weight, _)) in blocks.iter().enumerate() {
-                product(r, c, at > 0, row_range(piece, nodes.clone()), *weight);
-            }
-            add_relu(path, bias, r);
-            jet_means(path, r, inputs.offsets(&tiles, tile), c, means);
-            let mut sums = Sums::new(c);
-            if batch {
-                column_sums(path, r, c, nodes.len(), &mut sums);
-            }
-            sums
-        })
-        .collect();
+    let tasks = pieces.into_iter().zip(jets).enumerate().collect();
+    let sums: Vec<Sums> = in_turn(tasks, <(Buffer, Buffer)>::default, |(local, x), (tile, (kept, means))| {
+        let nodes = tiles.range(tile);
+        let r = if keep { kept } else { local.at_least(nodes.len() * c) };
+        let x = x.at_least(nodes.len() * width);
+        inputs.join(nodes.clone(), x);
+        product(r, c, false, Matrix::rows(x, nodes.len(), width, width), weight);
+        add_relu(path, bias, r);
+        jet_means(path, r, inputs.offsets(&tiles, tile), c, means);
+        let mut sums = Sums::new(c);
+        if batch {
+            column_sums(path, r, c, nodes.len(), &mut sums);
+        }
+        sums
+    });
     let statistics = inputs.norm.statistics().unwrap_or_else(|| Statistics::join(sums.iter(), c));
     let scale = statistics.scale(slice(&inputs.norm.weight));
     let shift = slice(&inputs.norm.bias);
@@ -138,8 +140,8 @@ pub fn backward(
 ) -> Gradients {
     let c = inputs.outputs();
     let tiles = inputs.tiles();
-    let blocks = inputs.blocks();
-    let joined: usize = blocks.iter().map(|(piece, ..)| piece.layout().shape()[1]).sum();
+    let width = inputs.joined();
+    let columns: Vec<usize> = inputs.pieces.iter().map(|piece| piece.layout().shape()[1]).collect();
     // A jet's gradient is shared by its nodes in equal parts, so sums over nodes are sums over jets.
     let centred: Vec<(Vec<f32>, Vec<f32>)> = (dy.chunks_exact(c).zip(passed.means.chunks_exact(c)))
         .map(|(dy, mean)| {
@@ -153,59 +155,71 @@ pub fn backward(
     let norm = NormGradient::new(sums, &passed.statistics, slice(&inputs.norm.weight));
 
     if !want_weight && !want_bias && !want_pieces.contains(&true) {
-        let pieces = vec![Vec::new(); blocks.len()];
+        let pieces = vec![Vec::new(); columns.len()];
         return Gradients { pieces, weight: Vec::new(), bias: Vec::new(), norm: (norm.weight, norm.bias) };
     }
 
-    let mut dx: Vec<Vec<f32>> = (blocks.iter().zip(want_pieces))
-        .map(|((piece, ..), &want)| unset(if want { tiles.rows() * piece.layout().shape()[1] } else { 0 }))
+    let mut dx: Vec<Vec<f32>> = (columns.iter().zip(want_pieces))
+        .map(|(columns, &want)| unset(if want { tiles.rows() * columns } else { 0 }))
         .collect();
     // For each tile the rows of every piece's gradient.
     let mut rows: Vec<Vec<&mut [f32]>> = (0..tiles.count()).map(|_| Vec::new()).collect();
-    for ((gradient, (piece, ..)), &want) in dx.iter_mut().zip(&blocks).zip(want_pieces) {
-        let columns = if want { piece.layout().shape()[1] } else { 0 };
-        for (rows, part) in rows.iter_mut().zip(tiles.split(gradient, columns)) {
+    for ((gradient, &columns), &want) in dx.iter_mut().zip(&columns).zip(want_pieces) {
+        for (rows, part) in rows.iter_mut().zip(tiles.split(gradient, if want { columns } else { 0 })) {
             rows.push(part);
         }
     }
     let mut rows = rows.into_iter();
-    let chunks: Vec<_> = (tiles.chunks().into_iter())
-        .map(|chunk| (chunk.clone(), rows.by_ref().take(chunk.len()).collect::<Vec<_>>()))
+    let runs: Vec<_> = (tiles.runs().into_iter())
+        .map(|run| (run.clone(), rows.by_ref().take(run.len()).collect::<Vec<_>>()))
         .collect();
-    let done: Vec<(Buffer, Buffer)> = chunks
-        .into_par_iter()
-        .map_init(Buffer::default, |dz, (chunk, rows)| {
-            let mut weight = Buffer::take(if want_weight { joined * c } else { 0 });
-            let mut bias = Buffer::take(c);
-            weight.fill(0.0);
-            bias.fill(0.0);
-            for (tile, rows) in chunk.zip(rows) {
-                let nodes = tiles.range(tile);
-                let dz = dz.at_least(nodes.len() * c);
-                let dy = &dy[tiles.jets[tile] * c..tiles.jets[tile + 1] * c];
-                let r = &passed.r[nodes.start * c..nodes.end * c];
-                let mean = &passed.statistics.mean;
-                node_gradient(path, dy, r, inputs.offsets(&tiles, tile), mean, &norm, dz, &mut bias);
-                let gradient = Matrix::rows(dz, nodes.len(), c, c);
-                for ((piece, block, start), dx) in blocks.iter().zip(rows) {
-                    let x = row_range(piece, nodes.clone());
-                    let columns = piece.layout().shape()[1];
-                    if want_weight {
-                        let part = &mut weight[start * c..(start + columns) * c];
-                        product(part, c, true, x.transposed(), gradient);
-                    }
-                    if !dx.is_empty() {
-                        product(dx, columns, false, gradient, block.transposed());
-                    }
-                }
+    // Pieces of frozen stages come first and wait for nothing.
+    let idle = want_pieces.iter().take_while(|want| !**want).count();
+    let skip: usize = columns[..idle].iter().sum();
+    let transposed = Matrix::rows(&slice(&inputs.weight)[skip * c..], width - skip, c, c).transposed();
+    let done: Vec<(Buffer, Buffer)> = in_turn(runs, <(Buffer, Buffer)>::default, |(dz, x), (run, rows)| {
+        let mut weight = Buffer::take(if want_weight { width * c } else { 0 });
+        let mut bias = Buffer::take(c);
+        weight.fill(0.0);
+        bias.fill(0.0);
+        for (tile, mut rows) in run.zip(rows) {
+            let nodes = tiles.range(tile);
+            let dz = dz.at_least(nodes.len() * c);
+            let x = x.at_least(nodes.len() * width);
+            let dy = &dy[tiles.jets[tile] * c..tiles.jets[tile + 1] * c];
+            let r = &passed.r[nodes.start * c..nodes.end * c];
+            let mean = &passed.statistics.mean;
+            node_gradient(path, dy, r, inputs.offsets(&tiles, tile), mean, &norm, dz, &mut bias);
+            let gradient = Matrix::rows(dz, nodes.len(), c, c);
+            if want_weight {
+                inputs.join(nodes.clone(), x);
+                let x = Matrix::rows(x, nodes.len(), width, width).transposed();
+                product(&mut weight, c, true, x, gradient);
             }
-            (weight, bias)
-        })
-        .collect();
+            if skip < width {
+                let x = &mut x[..nodes.len() * (width - skip)];
+                product(x, width - skip, false, gradient, transposed);
+                part(x, &columns[idle..], &mut rows[idle..]);
+            }
+        }
+        (weight, bias)
+    });
     let (weights, biases) = done.into_iter().unzip();
     let mut bias = add_up(biases);
     bias.resize(c, 0.0);
     Gradients { pieces: dx, weight: add_up(weights), bias, norm: (norm.weight, norm.bias) }
+}
+
+/// Takes rows of all pieces side by side apart; an empty piece is not wanted.
+fn part(joined: &[f32], columns: &[usize], pieces: &mut [&mut [f32]]) {
+    let width: usize = columns.iter().sum();
+    let mut start = 0;
+    for (&columns, piece) in columns.iter().zip(pieces) {
+        for (row, out) in joined.chunks_exact(width).zip(piece.chunks_exact_mut(columns)) {
+            out.copy_from_slice(&row[start..start + columns]);
+        }
+        start += columns;
+    }
 }
 
 kernels! {

@@ -16,7 +16,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
 
 use super::bridge;
-use super::cpu::{CpuNorm, Path};
+use super::cpu::{CpuNorm, Path, in_pool};
 use super::{Moments, Norm};
 use crate::contract::RaggedGraph;
 
@@ -92,13 +92,13 @@ fn run<const N: usize>(
     let graph = Tensor::from_primitive::<Autodiff<Flex>>;
     match ReadoutBackward.prepare::<NoCheckpointing>(parents).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
-            let (values, passed) = cpu::forward(&inputs, true, path);
+            let (values, passed) = in_pool(|| cpu::forward(&inputs, true, path));
             let moments = bridge::moments(&passed.statistics);
             let jets = prepared.finish(Arc::new((inputs, passed)), bridge::tensor(values, shape));
             (graph(jets), moments)
         }
         OpsKind::UnTracked(prepared) => {
-            let (values, passed) = cpu::forward(&inputs, false, path);
+            let (values, passed) = in_pool(|| cpu::forward(&inputs, false, path));
             let jets = bridge::tensor(values, shape);
             let jets =
                 if lifted { graph(prepared.finish(jets)) } else { Tensor::from_primitive::<Flex>(jets) };
@@ -118,15 +118,10 @@ impl<const N: usize> Backward<Flex, N> for ReadoutBackward {
         let (inputs, passed) = &*ops.state;
         let pieces = N - OTHERS;
         let wanted: Vec<bool> = ops.parents.iter().map(Option::is_some).collect();
-        let found = cpu::backward(
-            inputs,
-            passed,
-            bridge::slice(&dy),
-            &wanted[..pieces],
-            wanted[pieces],
-            wanted[pieces + 1],
-            Path::current(),
-        );
+        let (dy, path) = (bridge::slice(&dy), Path::current());
+        let found = in_pool(|| {
+            cpu::backward(inputs, passed, dy, &wanted[..pieces], wanted[pieces], wanted[pieces + 1], path)
+        });
         let c = inputs.outputs();
         let rows = inputs.tiles().rows();
         let joined = bridge::slice(&inputs.weight).len() / c;

@@ -1,7 +1,7 @@
-//! Our side of the LundNet comparison; `benches/lundnet_step/compare.py` starts it and describes it.
+//! Our side of the comparison of backbones; `benches/backbones/compare.py` starts it and describes it.
 //!
-//! Reads a batch and initial weights, then for each line `N` on standard input runs N training steps (forward,
-//! cross-entropy, backward, Adam) and answers with one line of JSON.
+//! Reads a network's sizes, a batch and initial weights, then for each line `N` on standard input runs N training
+//! steps (forward, loss, backward, Adam) and answers with one line of JSON.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -12,31 +12,53 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use jetgraft_nn::contract::{Backbone, GraphBatch, Mode, RaggedGraph};
 use jetgraft_nn::import::read_file;
-use jetgraft_nn::models::lundnet::{LundNet, from_foreign};
+use jetgraft_nn::registry::BackboneConfig;
 use jetgraft_nn::state::load_state;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Number of mimalloc's `mi_option_purge_delay` in its versions 2 and 3; the bindings do not name it.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// As the product does. Makes the allocator keep freed memory for a minute: the next training step wants it back, and pages that went to the
+/// system come back zeroed, which is a twentieth of a step. `MIMALLOC_PURGE_DELAY` in the environment overrides it.
+fn keep_freed_memory() {
+    // SAFETY: sets a number in the allocator's table of options, before any other thread exists.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 60_000) };
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(batch), Some(weights)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: lundnet_step BATCH.safetensors WEIGHTS.safetensors".into());
+    keep_freed_memory();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [config, batch, weights, loss] = &arguments[..] else {
+        return Err("usage: backbone_step CONFIG.json BATCH.safetensors WEIGHTS.safetensors LOSS".into());
     };
     let device = Device::flex().autodiff();
-    let tensors = read_file(Path::new(&batch))?.tensors;
+    let tensors = read_file(Path::new(batch))?.tensors;
     let indices = |name: &str| tensors[name].values.iter().map(|&value| value as u32).collect::<Vec<_>>();
-    let graph =
-        RaggedGraph::from_csr(&indices("jet_offsets"), &indices("in_offsets"), &indices("senders"), &device)?;
+    let mut graph = match tensors.get("senders") {
+        Some(_) => RaggedGraph::from_csr(
+            &indices("jet_offsets"),
+            &indices("in_offsets"),
+            &indices("senders"),
+            &device,
+        )?,
+        None => RaggedGraph::new(&indices("jet_offsets"), &device)?,
+    };
+    if let Some(kinematics) = tensors.get("kinematics") {
+        graph = graph.with_kinematics(&kinematics.values)?;
+    }
     let features = &tensors["features"];
     let features =
         Tensor::from_data(TensorData::new(features.values.clone(), features.shape.clone()), &device);
     let batch = GraphBatch { features, graph };
     let labels = indices("labels");
 
-    let imported = from_foreign(&read_file(Path::new(&weights))?.tensors)?;
-    let network = LundNet::new(&imported.config, 0, &device)?;
-    let mut network = load_state(network, &imported.state)?;
+    let config: BackboneConfig = serde_json::from_slice(&std::fs::read(config)?)?;
+    let imported = BackboneConfig::from_foreign(config.kind(), &read_file(Path::new(weights))?.tensors)?;
+    let mut network = load_state(config.build(0, &device)?, &imported.state)?;
+    network.needs().check(&batch.graph)?;
     let mut mode = Mode::train(network.stages().len(), 0);
     // Dropout off on both sides, so that the losses can be compared step by step.
     mode.dropout_seed = None;
@@ -49,11 +71,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for line in std::io::stdin().lock().lines() {
         let steps: usize = line?.trim().parse()?;
         let mut seconds = Vec::with_capacity(steps);
+        let mut cpu_seconds = Vec::with_capacity(steps);
         let mut parts = [0f64; 3];
         let mut losses = Vec::with_capacity(steps);
         for _ in 0..steps {
             let start = Instant::now();
-            let loss = cross_entropy(network.forward(&batch, &mode), &labels);
+            let used = cpu_time_s();
+            let loss = match loss.as_str() {
+                "cross-entropy" => cross_entropy(network.forward(&batch, &mode), &labels),
+                other => return Err(format!("no loss `{other}`").into()),
+            };
             losses.push(loss.clone().into_scalar::<f32>());
             let forward = start.elapsed();
             let gradients = GradientsParams::from_grads(loss.backward(), &network);
@@ -61,12 +88,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             network = optimiser.step(1e-3, network, gradients);
             let all = start.elapsed();
             seconds.push(all.as_secs_f64());
+            cpu_seconds.push(cpu_time_s() - used);
             parts[0] += forward.as_secs_f64();
             parts[1] += (backward - forward).as_secs_f64();
             parts[2] += (all - backward).as_secs_f64();
         }
         let answer = serde_json::json!({
             "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
             "losses": losses,
             "forward_backward_adam": parts.map(|part| part / steps.max(1) as f64),
             "peak_mib": peak_memory_mib(),
@@ -100,6 +129,17 @@ fn gemm_peak(device: &Device) -> f64 {
         drop(product);
     }
     2.0 * 1536.0 * 1024.0 * 1024.0 / best * 1e-9
+}
+
+/// CPU time of this process over all threads (Linux), from the scheduler's own account; 0 where there is none.
+fn cpu_time_s() -> f64 {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0.0 };
+    let nanoseconds: u64 = tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok())
+        .sum();
+    nanoseconds as f64 * 1e-9
 }
 
 /// Peak resident memory of this process (Linux), in MiB.
