@@ -19,6 +19,7 @@ use crate::models::event_gat::{self, EventGat, EventGatConfig};
 use crate::models::event_gnn::{self, EventGnn, EventGnnConfig};
 use crate::models::jetclr::{self, JetClr, JetClrConfig};
 use crate::models::lundnet::{self, LundNet, LundNetConfig};
+use crate::models::particlenet::{self, ParticleNet, ParticleNetConfig};
 use crate::models::mlp::{self, Mlp, MlpConfig};
 use crate::models::particle_transformer::{self, ParticleTransformer, ParticleTransformerConfig};
 use crate::state::State;
@@ -196,6 +197,8 @@ macro_rules! backbones {
 backbones! {
     /// LundNet: EdgeConv on the tree of a jet's declusterings.
     LundNet(lundnet, LundNet, LundNetConfig) = "lundnet";
+    /// ParticleNet: EdgeConv on the nearest neighbours of a jet's particles.
+    ParticleNet(particlenet, ParticleNet, ParticleNetConfig) = "particlenet";
     /// Particle or energy flow network: a deep set.
     DeepSets(deep_sets, DeepSets, DeepSetsConfig) = "deep-sets";
     /// JetCLR: transformer encoder for contrastive learning.
