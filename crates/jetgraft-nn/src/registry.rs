@@ -19,20 +19,32 @@ use crate::models::event_gat::{self, EventGat, EventGatConfig};
 use crate::models::event_gnn::{self, EventGnn, EventGnnConfig};
 use crate::models::jetclr::{self, JetClr, JetClrConfig};
 use crate::models::lundnet::{self, LundNet, LundNetConfig};
-use crate::models::particlenet::{self, ParticleNet, ParticleNetConfig};
 use crate::models::mlp::{self, Mlp, MlpConfig};
 use crate::models::particle_transformer::{self, ParticleTransformer, ParticleTransformerConfig};
+use crate::models::particlenet::{self, ParticleNet, ParticleNetConfig};
 use crate::state::State;
 
 impl BackboneConfig {
     /// Names of the sizes that [`BackboneConfig::preset`] knows.
-    pub const PRESETS: &[&str] =
-        &["lundnet", "jetclr", "pfn", "efn", "mlp", "particle-transformer", "event-gnn", "event-gat"];
+    pub const PRESETS: &[&str] = &[
+        "lundnet",
+        "particlenet",
+        "particlenet-lite",
+        "jetclr",
+        "pfn",
+        "efn",
+        "mlp",
+        "particle-transformer",
+        "event-gnn",
+        "event-gat",
+    ];
 
     /// Published sizes by name, for the published input; see [`BackboneConfig::with_ends`].
     pub fn preset(name: &str) -> Option<Self> {
         Some(match name {
             "lundnet" => Self::LundNet(LundNetConfig::default()),
+            "particlenet" => Self::ParticleNet(ParticleNetConfig::particlenet()),
+            "particlenet-lite" => Self::ParticleNet(ParticleNetConfig::particlenet_lite()),
             "jetclr" => Self::JetClr(JetClrConfig::jetclr()),
             "pfn" => Self::DeepSets(DeepSetsConfig::particle_flow()),
             "efn" => Self::DeepSets(DeepSetsConfig::energy_flow()),

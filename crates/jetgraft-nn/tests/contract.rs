@@ -17,6 +17,7 @@ use jetgraft_nn::models::jetclr::JetClrConfig;
 use jetgraft_nn::models::lundnet::LundNetConfig;
 use jetgraft_nn::models::mlp::MlpConfig;
 use jetgraft_nn::models::particle_transformer::ParticleTransformerConfig;
+use jetgraft_nn::models::particlenet::{BlockConfig, ParticleNetConfig};
 use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{Role, State, load_state, parameter_ids, state};
 use jetgraft_nn::weights::{Metadata, from_bytes, to_bytes};
@@ -42,6 +43,14 @@ fn small(kind: &str) -> Case {
             fusion: 24,
             head_hidden: 12,
             ..LundNetConfig::default()
+        }),
+        "particlenet" => BackboneConfig::ParticleNet(ParticleNetConfig {
+            blocks: vec![
+                BlockConfig { neighbours: 5, widths: vec![8, 8, 8] },
+                BlockConfig { neighbours: 4, widths: vec![8, 12] },
+            ],
+            head: vec![12],
+            ..ParticleNetConfig::particlenet()
         }),
         "deep-sets" => BackboneConfig::DeepSets(DeepSetsConfig {
             phi: vec![12, 16],

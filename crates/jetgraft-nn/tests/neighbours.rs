@@ -1,4 +1,4 @@
-//! Nearest neighbours, EdgeConv on them and the mean over jets: kernels against their plain bodies, finite differences,
+//! Nearest neighbours and EdgeConv on them: kernels against their plain bodies, finite differences,
 //! thread counts and instruction paths.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -9,10 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use burn::tensor::{Device, Tensor, TensorData};
 use common::{bits, distance, host, matrix, vector};
 use jetgraft_nn::contract::RaggedGraph;
-use jetgraft_nn::ops::jet_mean::jet_mean;
 use jetgraft_nn::ops::knn::{self, Neighbours};
 use jetgraft_nn::ops::neighbour_conv::{self, NeighbourConvOutput, NeighbourConvParameters};
-use jetgraft_nn::ops::{Moments, Norm, Path, plain};
+use jetgraft_nn::ops::{Moments, Norm, Path};
 use proptest::prelude::*;
 
 /// Jets that meet every case: single nodes, fewer nodes than neighbours, many jets in a tile, one that fills several.
@@ -39,7 +38,8 @@ fn obvious(points: &[f32], columns: usize, sizes: &[usize], k: usize) -> (Vec<i3
             let mut others: Vec<(f32, usize)> = (first..first + size)
                 .filter(|&other| other != node)
                 .map(|other| {
-                    let steps = (0..columns).map(|column| points[other * columns + column] - points[node * columns + column]);
+                    let steps = (0..columns)
+                        .map(|column| points[other * columns + column] - points[node * columns + column]);
                     let sum = steps.fold(0f32, |sum, step| sum + step * step);
                     (if sum <= f32::MAX { sum } else { f32::MAX }, other)
                 })
@@ -57,7 +57,9 @@ fn obvious(points: &[f32], columns: usize, sizes: &[usize], k: usize) -> (Vec<i3
 fn neighbours_are_the_nearest_for_both_bodies() {
     let device = Device::flex();
     let nodes: usize = SIZES.iter().sum();
-    for (columns, k, coarse) in [(2, 16, false), (2, 7, true), (64, 16, false), (3, 40, true), (130, 5, false)] {
+    for (columns, k, coarse) in
+        [(2, 16, false), (2, 7, true), (64, 16, false), (3, 40, true), (130, 5, false)]
+    {
         let mut values = vector(3, nodes * columns);
         if coarse {
             // Many equal places and distances.
@@ -69,7 +71,11 @@ fn neighbours_are_the_nearest_for_both_bodies() {
         let graph = graph(&SIZES, &device);
         let expected = obvious(&values, columns, &SIZES, k);
         assert_eq!(integers(&knn::knn(points.clone(), &graph, k)), expected, "{columns} columns");
-        assert_eq!(integers(&knn::plain::knn(points.clone(), &graph, k)), expected, "plain, {columns} columns");
+        assert_eq!(
+            integers(&knn::plain::knn(points.clone(), &graph, k)),
+            expected,
+            "plain, {columns} columns"
+        );
         for path in [Path::Portable, Path::Avx2] {
             assert_eq!(forced(path, || integers(&knn::knn(points.clone(), &graph, k))), expected, "{path:?}");
         }
@@ -174,8 +180,14 @@ fn run(block: &Block, sizes: &[usize], k: usize, body: Body) -> Vec<Vec<f32>> {
     results
 }
 
-const WIDTHS: [(usize, &[usize]); 6] =
-    [(7, &[64, 64, 64]), (32, &[32, 32, 32]), (5, &[13, 9, 20]), (6, &[6]), (3, &[40]), (24, &[32, 8, 33, 48])];
+const WIDTHS: [(usize, &[usize]); 6] = [
+    (7, &[64, 64, 64]),
+    (32, &[32, 32, 32]),
+    (5, &[13, 9, 20]),
+    (6, &[6]),
+    (3, &[40]),
+    (24, &[32, 8, 33, 48]),
+];
 
 #[test]
 fn kernel_is_the_plain_body() {
@@ -217,7 +229,10 @@ fn small_batches_agree_to_rounding() {
             let plain = run(&block, &sizes, 6, neighbour_conv::plain::neighbour_conv);
             for (at, (kernel, plain)) in kernel.iter().zip(&plain).enumerate() {
                 let distance = distance(kernel, plain);
-                assert!(distance < 3e-5, "{inputs} to {widths:?}, running {running}: tensor {at}: {distance:.1e}");
+                assert!(
+                    distance < 3e-5,
+                    "{inputs} to {widths:?}, running {running}: tensor {at}: {distance:.1e}"
+                );
             }
         }
     }
@@ -254,7 +269,8 @@ fn any_part_can_be_frozen() {
                 })
                 .collect();
             let parameters = block.parameters(&tensors);
-            let nodes = neighbour_conv::neighbour_conv(tensors[0].clone(), &graph, &neighbours, parameters).nodes;
+            let nodes =
+                neighbour_conv::neighbour_conv(tensors[0].clone(), &graph, &neighbours, parameters).nodes;
             let found = nodes.powi_scalar(2).sum().backward();
             tensors.iter().map(|tensor| tensor.grad(&found).map(host)).collect()
         };
@@ -263,7 +279,11 @@ fn any_part_can_be_frozen() {
             for wanted in [&(move |at| at == from) as &dyn Fn(usize) -> bool, &(move |at| at >= from)] {
                 for (at, gradient) in run(wanted).iter().enumerate() {
                     let expected = all[at].as_ref().filter(|_| wanted(at));
-                    assert_eq!(gradient.as_deref().map(bits), expected.map(|all| bits(all)), "{at} of {from}");
+                    assert_eq!(
+                        gradient.as_deref().map(bits),
+                        expected.map(|all| bits(all)),
+                        "{at} of {from}"
+                    );
                 }
             }
         }
@@ -285,7 +305,8 @@ fn gradients_are_slopes() {
             let value = |block: &Block| {
                 let tensors = block.tensors(&device);
                 let parameters = block.parameters(&tensors);
-                let nodes = neighbour_conv::neighbour_conv(tensors[0].clone(), &graph, &neighbours, parameters);
+                let nodes =
+                    neighbour_conv::neighbour_conv(tensors[0].clone(), &graph, &neighbours, parameters);
                 let nodes = host(nodes.nodes);
                 let weights = vector(99, nodes.len());
                 nodes.iter().zip(weights).map(|(&y, w)| f64::from(y) * f64::from(w)).sum::<f64>()
@@ -349,29 +370,11 @@ fn threads_and_instruction_paths_do_not_change_a_bit() {
             check(again, &format!("{threads} threads"));
         }
         for path in [Path::Portable, Path::Avx2, Path::Avx512] {
-            check(forced(path, || run(&block, &sizes, 16, neighbour_conv::neighbour_conv)), &format!("{path:?}"));
+            check(
+                forced(path, || run(&block, &sizes, 16, neighbour_conv::neighbour_conv)),
+                &format!("{path:?}"),
+            );
         }
-    }
-}
-
-#[test]
-fn means_over_jets() {
-    let device = Device::flex().autodiff();
-    let nodes: usize = SIZES.iter().sum();
-    let graph = graph(&SIZES, &device);
-    let values = || matrix(vector(4, nodes * 33), nodes, 33, &device).require_grad();
-    let weights = matrix(vector(5, SIZES.len() * 33), SIZES.len(), 33, &device);
-    let run = |body: fn(Tensor<2>, &RaggedGraph) -> Tensor<2>| {
-        let values = values();
-        let means = body(values.clone(), &graph);
-        let found = (means.clone() * weights.clone()).sum().backward();
-        (host(means), host(values.grad(&found).unwrap()))
-    };
-    let (kernel, plain) = (run(jet_mean), run(plain::jet_mean));
-    assert!(distance(&kernel.0, &plain.0) < 1e-6 && distance(&kernel.1, &plain.1) < 1e-6);
-    for path in [Path::Portable, Path::Avx2] {
-        let again = forced(path, || run(jet_mean));
-        assert_eq!((bits(&again.0), bits(&again.1)), (bits(&kernel.0), bits(&kernel.1)));
     }
 }
 

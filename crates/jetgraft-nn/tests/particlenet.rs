@@ -77,7 +77,8 @@ fn golden_batch(golden: &Tensors, device: &Device) -> GraphBatch {
     let mut offsets = vec![0u32];
     for jet in 0..jets {
         for slot in (0..slots).filter(|slot| mask[jet * slots + slot] > 0.0) {
-            values.extend((0..columns).map(|column| features.values[(jet * columns + column) * slots + slot]));
+            values
+                .extend((0..columns).map(|column| features.values[(jet * columns + column) * slots + slot]));
         }
         offsets.push((values.len() / columns) as u32);
     }
@@ -119,11 +120,7 @@ fn weaver_padding_gives_weavers_numbers() {
         let entry = groups.entry(group.to_owned()).or_default();
         *entry = entry.max(difference);
     };
-    note(
-        "evaluation logits",
-        &host(network.forward(&batch, &Mode::evaluate(stages))),
-        "out.eval_logits",
-    );
+    note("evaluation logits", &host(network.forward(&batch, &Mode::evaluate(stages))), "out.eval_logits");
     // Without gradients the norms are folded into the weights.
     let plain = load_state(ParticleNet::new(&config, 0, &Device::flex()).unwrap(), &imported.state).unwrap();
     let folded = plain.forward(&golden_batch(&golden, &Device::flex()), &Mode::evaluate(stages));
@@ -227,16 +224,6 @@ fn sizes_are_those_of_the_papers() {
     assert_eq!(parameters(&full.clone().with_fusion()), 571_728);
     assert_eq!(parameters(&lite), 26_416);
     assert_eq!(parameters(&lite.clone().with_fusion()), 47_152);
-    let network = ParticleNet::new(&full.clone().with_fusion(), 0, &Device::flex()).unwrap();
-    let listed: String =
-        state(&network).iter().map(|(name, tensor)| format!("{name} {:?}\n", tensor.shape)).collect();
-    assert_eq!(listed, include_str!("particlenet_names.txt"), "names and shapes are in every saved file");
-    for (name, tensor) in state(&network) {
-        let stages = network.stages();
-        let of = stages.iter().filter(|stage| name.starts_with(&format!("{}.", stage.prefix)));
-        assert_eq!(of.count(), 1, "{name} belongs to one stage");
-        assert_eq!(parameter_ids(&network).contains_key(&name), tensor.role == Role::Parameter);
-    }
     assert_eq!(full, ParticleNetConfig::default());
 }
 

@@ -6,6 +6,6 @@ pub mod event_gnn;
 mod event_parts;
 pub mod jetclr;
 pub mod lundnet;
-pub mod particlenet;
 pub mod mlp;
 pub mod particle_transformer;
+pub mod particlenet;

@@ -25,7 +25,7 @@ use crate::import::ForeignTensor;
 use crate::import::keys::{COUNTER, Imported, KeyMap};
 use crate::init::dropout_mask;
 use crate::layers::{BatchNorm, Dense};
-use crate::ops::jet_mean::jet_mean;
+use crate::ops::complete::{self, Pending};
 use crate::ops::knn::{Neighbours, knn};
 use crate::ops::neighbour_conv::{MAX_LAYERS, NeighbourConvParameters, neighbour_conv};
 use crate::state::State;
@@ -211,7 +211,11 @@ impl ParticleNetConfig {
             return fault("points", column.to_string(), &expected);
         }
         if self.points.is_none() && self.input_features < 2 {
-            return fault("input_features", self.input_features.to_string(), "two features or more, or `points`");
+            return fault(
+                "input_features",
+                self.input_features.to_string(),
+                "two features or more, or `points`",
+            );
         }
         Ok(())
     }
@@ -485,9 +489,11 @@ impl Backbone for ParticleNet {
             .then(|| Padded::new(graph, self.config.slots, &activation.device()));
         // Block outputs stay apart until someone needs them side by side.
         let mut pieces: Vec<Tensor<2>> = match &self.fusion {
-            Some(_) if (2..=blocks + 1).contains(&stages.start) => (self.columns(stages.start - 1).into_iter())
-                .map(|columns| activation.clone().slice([0..graph.nodes, columns]))
-                .collect(),
+            Some(_) if (2..=blocks + 1).contains(&stages.start) => {
+                (self.columns(stages.start - 1).into_iter())
+                    .map(|columns| activation.clone().slice([0..graph.nodes, columns]))
+                    .collect()
+            }
             _ => Vec::new(),
         };
         let mut last = pieces.last().cloned().unwrap_or(activation);
@@ -514,7 +520,7 @@ impl Backbone for ParticleNet {
                 },
             };
             if stage == self.pooling() {
-                last = jet_mean(last, graph);
+                last = complete::mean(Pending::ready(last), graph);
             }
         }
         if pieces.len() > 1 { Tensor::cat(pieces, 1) } else { last }
@@ -678,7 +684,9 @@ pub fn from_foreign(
         }
         // `fc.N.weight` is the output, `fc.N.0.weight` a hidden layer.
         let short = match short.strip_prefix("fc.").and_then(|rest| rest.split_once('.')) {
-            Some((number, leaf)) if !leaf.contains('.') && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some((number, leaf))
+                if !leaf.contains('.') && number.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
                 format!("fc.output.{leaf}")
             }
             _ => short.to_owned(),

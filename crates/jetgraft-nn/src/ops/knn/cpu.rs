@@ -3,10 +3,9 @@
 //! `|x|^2 + |y|^2 - 2 x y`, which would lose digits.
 
 use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
 
 use crate::ops::bridge::rows;
-use crate::ops::cpu::{Buffer, Path, Tiles, kernels};
+use crate::ops::cpu::{Buffer, Path, Tiles, in_turn, kernels};
 
 /// Nodes whose distances are taken together.
 const LANES: usize = 32;
@@ -18,42 +17,49 @@ pub fn knn(points: &FlexTensor, jet_offsets: &[i32], offsets: &[i32], path: Path
     let (data, stride) = rows(points);
     let mut senders = vec![0i32; offsets.last().map_or(0, |&edges| edges as usize)];
     let mut rest = &mut senders[..];
-    let pieces: Vec<&mut [i32]> = (0..tiles.count())
+    let pieces: Vec<(usize, &mut [i32])> = (0..tiles.count())
         .map(|tile| {
             let nodes = tiles.range(tile);
             let edges = (offsets[nodes.end] - offsets[nodes.start]) as usize;
             let (head, tail) = std::mem::take(&mut rest).split_at_mut(edges);
             rest = tail;
-            head
+            (tile, head)
         })
         .collect();
-    pieces.into_par_iter().enumerate().for_each_init(
-        <(Buffer, Buffer, Vec<u64>)>::default,
-        |(turned, distances, best), (tile, mut out)| {
-            for jet in tiles.jets[tile]..tiles.jets[tile + 1] {
-                let (first, end) = (jet_offsets[jet] as usize, jet_offsets[jet + 1] as usize);
-                let edges = (offsets[end] - offsets[first]) as usize;
-                let (head, tail) = std::mem::take(&mut out).split_at_mut(edges);
-                out = tail;
-                if edges == 0 {
-                    continue;
-                }
-                let nodes = end - first;
-                let wide = nodes.next_multiple_of(LANES);
-                let turned = turned.at_least(wide * columns.max(1));
-                let x = &data[first * stride..];
-                for column in 0..columns {
-                    let row = &mut turned[column * wide..(column + 1) * wide];
-                    for (node, value) in row[..nodes].iter_mut().enumerate() {
-                        *value = x[node * stride + column];
-                    }
-                    row[nodes..].fill(0.0);
-                }
-                best.resize(edges / nodes, 0);
-                neighbours(path, turned, wide, nodes, columns, first as i32, distances.at_least(wide), best, head);
+    in_turn(pieces, <(Buffer, Buffer, Vec<u64>)>::default, |(turned, distances, best), (tile, mut out)| {
+        for jet in tiles.jets[tile]..tiles.jets[tile + 1] {
+            let (first, end) = (jet_offsets[jet] as usize, jet_offsets[jet + 1] as usize);
+            let edges = (offsets[end] - offsets[first]) as usize;
+            let (head, tail) = std::mem::take(&mut out).split_at_mut(edges);
+            out = tail;
+            if edges == 0 {
+                continue;
             }
-        },
-    );
+            let nodes = end - first;
+            let wide = nodes.next_multiple_of(LANES);
+            let turned = turned.at_least(wide * columns.max(1));
+            let x = &data[first * stride..];
+            for column in 0..columns {
+                let row = &mut turned[column * wide..(column + 1) * wide];
+                for (node, value) in row[..nodes].iter_mut().enumerate() {
+                    *value = x[node * stride + column];
+                }
+                row[nodes..].fill(0.0);
+            }
+            best.resize(edges / nodes, 0);
+            neighbours(
+                path,
+                turned,
+                wide,
+                nodes,
+                columns,
+                first as i32,
+                distances.at_least(wide),
+                best,
+                head,
+            );
+        }
+    });
     senders
 }
 

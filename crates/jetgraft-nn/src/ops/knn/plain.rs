@@ -62,12 +62,14 @@ fn group(points: &Tensor<2>, jet_offsets: &[i32], n: usize, k: usize, senders: &
     let no_number = distance.clone().is_nan();
     let distance = distance.mask_fill(no_number, f32::MAX).clamp_max(f32::MAX);
     let mut distance = distance.mask_fill(barred.greater_elem(0.5), f32::INFINITY);
-    let places = Tensor::<1, Int>::arange(0..n as i64, &device).float().reshape([1, 1, n]).repeat(&[jets, n, 1]);
+    let places =
+        Tensor::<1, Int>::arange(0..n as i64, &device).float().reshape([1, 1, n]).repeat(&[jets, n, 1]);
     let mut chosen = Vec::with_capacity(rounds);
     for _ in 0..rounds {
         let farther = distance.clone().greater(distance.clone().min_dim(2).repeat(&[1, 1, n]));
         let nearest = places.clone().mask_fill(farther, n as f32).min_dim(2);
-        distance = distance.mask_fill(places.clone().equal(nearest.clone().repeat(&[1, 1, n])), f32::INFINITY);
+        distance =
+            distance.mask_fill(places.clone().equal(nearest.clone().repeat(&[1, 1, n])), f32::INFINITY);
         chosen.push(nearest.into_data().iter::<f32>().map(|place| place as i32).collect::<Vec<_>>());
     }
     for (jet, (&size, &first)) in sizes.iter().zip(jet_offsets).enumerate() {

@@ -5,12 +5,12 @@
 //! those of the first from sums over each node's edges, so that neither the first nor the last gradient of the messages
 //! is ever stored.
 
-use rayon::prelude::*;
-
 use super::cpu::{Inputs, Layer, Passed, hidden, rows_of_group, tile_rows};
 use super::kernels;
 use crate::ops::bridge::{row_range, slice};
-use crate::ops::cpu::{Buffer, Matrix, NormGradient, Path, Tiles, add_up, product, split, transposed, unset};
+use crate::ops::cpu::{
+    Buffer, Matrix, NormGradient, Path, Tiles, add_up, in_turn, product, split, transposed, unset,
+};
 
 /// Values of a gradient, and its columns if it is a matrix. A gradient that nobody waits for is empty.
 type Gradient = (Vec<f32>, Option<usize>);
@@ -40,16 +40,14 @@ pub fn backward(
     let side_at = 1 + 3 * layers;
     let side_waits = inputs.shortcut.is_some() && waits[side_at];
     // The earliest layer whose messages' gradient someone needs.
-    let earliest = (0..layers)
-        .find(|&layer| waits[1 + 3 * layer..4 + 3 * layer].contains(&true))
-        .unwrap_or(layers - 1);
+    let earliest =
+        (0..layers).find(|&layer| waits[1 + 3 * layer..4 + 3 * layer].contains(&true)).unwrap_or(layers - 1);
     let earliest = if waits[0] { 0 } else { earliest };
 
     let (d, last_sums, side_sums) = work.output_pass(y, dy);
     let side = inputs.shortcut.as_ref().zip(passed.statistics_side.as_ref());
-    let side = side.map(|(side, statistics)| {
-        NormGradient::new(pairs(&side_sums), statistics, slice(&side.norm.weight))
-    });
+    let side = side
+        .map(|(side, statistics)| NormGradient::new(pairs(&side_sums), statistics, slice(&side.norm.weight)));
     let norm_of = |layer: usize, sums: &Pairs| {
         let weight = slice(&inputs.layers[layer].norm.weight);
         NormGradient::new(pairs(sums), &passed.statistics[layer], weight)
@@ -110,11 +108,11 @@ impl Work<'_> {
         let Self { inputs, tiles, passed, path } = self;
         let (c, stride) = (inputs.outputs(), inputs.stride());
         let mut d = Buffer::take(tiles.rows() * c);
-        let (last, side) = tiles
-            .split(&mut d, c)
-            .into_par_iter()
-            .enumerate()
-            .map(|(tile, d)| {
+        let pieces = tiles.split(&mut d, c).into_iter().enumerate().collect();
+        let (last, side) = in_turn(
+            pieces,
+            || (),
+            |_, (tile, d): (usize, &mut [f32])| {
                 let nodes = tiles.range(tile);
                 let here = nodes.start * c..nodes.end * c;
                 let sums = &passed.last[2 * here.start..2 * here.end];
@@ -129,8 +127,10 @@ impl Work<'_> {
                     kernels::side_sums(path, d, s, stride, &statistics.mean, &mut side.0, &mut side.1);
                 }
                 (last, side)
-            })
-            .unzip();
+            },
+        )
+        .into_iter()
+        .unzip();
         (d, last, side)
     }
 
@@ -166,16 +166,15 @@ impl Work<'_> {
             false => inputs.edge_lengths(tiles, from),
         };
         let mut pieces = split(&mut out, lengths.into_iter()).into_iter();
-        let chunks: Vec<_> = (tiles.chunks().into_iter())
-            .map(|chunk| (chunk.clone(), pieces.by_ref().take(chunk.len()).collect::<Vec<_>>()))
+        let runs: Vec<_> = (tiles.runs().into_iter())
+            .map(|run| (run.clone(), pieces.by_ref().take(run.len()).collect::<Vec<_>>()))
             .collect();
-        let done: Vec<(Pairs, Buffer)> = chunks
-            .into_par_iter()
-            .map_init(<(Buffer, Buffer, Buffer)>::default, |(h, dz, dh), (chunk, pieces)| {
+        let done: Vec<(Pairs, Buffer)> =
+            in_turn(runs, <(Buffer, Buffer, Buffer)>::default, |(h, dz, dh), (run, pieces)| {
                 let mut weight = Buffer::take(if want_weight { from * to } else { 0 });
                 weight.fill(0.0);
-                let mut sums = Pairs::with_capacity(chunk.len());
-                for (tile, out) in chunk.zip(pieces) {
+                let mut sums = Pairs::with_capacity(run.len());
+                for (tile, out) in run.zip(pieces) {
                     let nodes = tiles.range(tile);
                     let u = tile_rows(&passed.u, &nodes, stride);
                     let start = inputs.edge(nodes.start);
@@ -221,8 +220,7 @@ impl Work<'_> {
                     sums.push(sum);
                 }
                 (sums, weight)
-            })
-            .collect();
+            });
         let (sums, weights): (Vec<Pairs>, Vec<Buffer>) = done.into_iter().unzip();
         (out, sums.into_iter().flatten().collect(), add_up(weights))
     }
@@ -248,11 +246,9 @@ impl Work<'_> {
         let scale = layer.scale(&passed.statistics[0]);
         let norm = layer.affine(&passed.statistics[0], &scale);
         let mut out = Buffer::take(2 * tiles.rows() * c);
-        let sums = tiles
-            .split(&mut out, 2 * c)
-            .into_par_iter()
-            .enumerate()
-            .map_init(<(Buffer, Buffer)>::default, |(h, dh), (tile, out)| {
+        let pieces = tiles.split(&mut out, 2 * c).into_iter().enumerate().collect();
+        let sums =
+            in_turn(pieces, <(Buffer, Buffer)>::default, |(h, dh), (tile, out): (usize, &mut [f32])| {
                 let nodes = tiles.range(tile);
                 let u = tile_rows(&passed.u, &nodes, stride);
                 out.fill(0.0);
@@ -267,8 +263,7 @@ impl Work<'_> {
                 let mut sum = (vec![0f32; c], vec![0f32; c]);
                 self.node_sums(out, u, &mut sum);
                 sum
-            })
-            .collect();
+            });
         (out, sums)
     }
 
@@ -293,15 +288,14 @@ impl Work<'_> {
             false => (0..tiles.count()).map(|_| Default::default()).collect(),
         };
         let mut pieces = pieces.drain(..);
-        let chunks: Vec<_> = (tiles.chunks().into_iter())
-            .map(|chunk| (chunk.clone(), pieces.by_ref().take(chunk.len()).collect::<Vec<_>>()))
+        let runs: Vec<_> = (tiles.runs().into_iter())
+            .map(|run| (run.clone(), pieces.by_ref().take(run.len()).collect::<Vec<_>>()))
             .collect();
-        let weights: Vec<Buffer> = chunks
-            .into_par_iter()
-            .map_init(<(Buffer, Buffer, Buffer)>::default, |(du, received, counts), (chunk, pieces)| {
+        let weights: Vec<Buffer> =
+            in_turn(runs, <(Buffer, Buffer, Buffer)>::default, |(du, received, counts), (run, pieces)| {
                 let mut weight = Buffer::take(if want_weights { width * stride } else { 0 });
                 weight.fill(0.0);
-                for (tile, dx) in chunk.zip(pieces) {
+                for (tile, dx) in run.zip(pieces) {
                     let nodes = tiles.range(tile);
                     let u = tile_rows(&passed.u, &nodes, stride);
                     let d = &d[nodes.start * outputs..nodes.end * outputs];
@@ -344,8 +338,7 @@ impl Work<'_> {
                     }
                 }
                 weight
-            })
-            .collect();
+            });
         drop(pieces);
         (dx, add_up(weights))
     }

@@ -9,12 +9,12 @@
 use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
 
 use super::kernels::{self, Edges};
 use crate::ops::bridge::{integers, row_range, rows, slice};
 use crate::ops::cpu::{
-    Affine, Buffer, CpuNorm, Matrix, Path, Statistics, Sums, Tiles, column_sums, product, split, unset,
+    Affine, Buffer, CpuNorm, Matrix, Path, Statistics, Sums, Tiles, column_sums, in_turn, product, split,
+    unset,
 };
 
 /// Elements of one layer's messages that a group of nodes has, about: a few such blocks and a weight stay in cache.
@@ -188,10 +188,11 @@ fn node_pass(inputs: &Inputs, tiles: &Tiles, path: Path) -> Passed {
     let weights = Matrix::rows(&weights, inputs.inputs(), stride, stride);
     let mut u = Buffer::take(tiles.rows() * stride);
     let mut senders = Buffer::take(tiles.rows() * c);
-    let pieces = tiles.split(&mut u, stride).into_par_iter().zip(tiles.split(&mut senders, c));
-    let sums: Vec<(Sums, Sums)> = pieces
-        .enumerate()
-        .map(|(tile, (u, senders))| {
+    let pieces = tiles.split(&mut u, stride).into_iter().zip(tiles.split(&mut senders, c));
+    let sums: Vec<(Sums, Sums)> = in_turn(
+        pieces.enumerate().collect(),
+        || (),
+        |_, (tile, (u, senders))| {
             let nodes = tiles.range(tile);
             product(u, stride, false, row_range(&inputs.x, nodes.clone()), weights);
             let mut messages = Sums::new(c);
@@ -205,8 +206,8 @@ fn node_pass(inputs: &Inputs, tiles: &Tiles, path: Path) -> Passed {
                 column_sums(path, &u[2 * c..], stride, nodes.len(), &mut side);
             }
             (messages, side)
-        })
-        .collect();
+        },
+    );
     let first = inputs.layers[0].norm.statistics();
     let first = first.unwrap_or_else(|| Statistics::join(sums.iter().map(|(messages, _)| messages), c));
     let statistics_side = inputs.shortcut.as_ref().map(|shortcut| {
@@ -242,7 +243,9 @@ pub fn hidden(
 ) {
     match layer {
         0 => kernels::messages(path, u, inputs.stride(), edges, norm, out),
-        _ => kernels::normed_relu(path, rows_of_group(&passed.z[layer - 1], edges, norm.mean.len()), norm, out),
+        _ => {
+            kernels::normed_relu(path, rows_of_group(&passed.z[layer - 1], edges, norm.mean.len()), norm, out)
+        }
     }
 }
 
@@ -268,40 +271,36 @@ fn layer_pass(
     let weight = Matrix::rows(slice(&here.weight), from, to, to);
     let batch = here.norm.running.is_none();
     let mut z = Buffer::take(inputs.edges() * to);
-    let sums: Vec<Vec<Sums>> = split(&mut z, inputs.edge_lengths(tiles, to).into_iter())
-        .into_par_iter()
-        .enumerate()
-        .map_init(Buffer::default, |h, (tile, z)| {
-            let nodes = tiles.range(tile);
-            let u = tile_rows(&passed.u, &nodes, inputs.stride());
-            let start = inputs.edge(nodes.start);
-            let mut sums: Vec<Sums> = Vec::new();
-            for group in inputs.groups(nodes.clone(), from.max(to)) {
-                let edges = inputs.edges_of(nodes.start, group);
-                let count = edges.senders.len();
-                let h = h.at_least(count * from);
-                let at = edges.offsets[0] as usize - start;
-                let z = &mut z[at * to..(at + count) * to];
-                hidden(inputs, passed, layer - 1, norm, u, edges, h, path);
-                product(z, to, false, Matrix::rows(h, count, from, from), weight);
-                if batch && count > 0 {
-                    let mut sum = Sums::new(to);
-                    match sums.first() {
-                        // The first group's mean is near enough for the others of the tile.
-                        Some(first) => {
-                            sum.shift.clone_from(&first.shift);
-                            kernels::shifted_sums(path, z, count, &mut sum);
-                        }
-                        None => column_sums(path, z, to, count, &mut sum),
+    let pieces = split(&mut z, inputs.edge_lengths(tiles, to).into_iter()).into_iter().enumerate().collect();
+    let sums: Vec<Vec<Sums>> = in_turn(pieces, Buffer::default, |h, (tile, z): (usize, &mut [f32])| {
+        let nodes = tiles.range(tile);
+        let u = tile_rows(&passed.u, &nodes, inputs.stride());
+        let start = inputs.edge(nodes.start);
+        let mut sums: Vec<Sums> = Vec::new();
+        for group in inputs.groups(nodes.clone(), from.max(to)) {
+            let edges = inputs.edges_of(nodes.start, group);
+            let count = edges.senders.len();
+            let h = h.at_least(count * from);
+            let at = edges.offsets[0] as usize - start;
+            let z = &mut z[at * to..(at + count) * to];
+            hidden(inputs, passed, layer - 1, norm, u, edges, h, path);
+            product(z, to, false, Matrix::rows(h, count, from, from), weight);
+            if batch && count > 0 {
+                let mut sum = Sums::new(to);
+                match sums.first() {
+                    // The first group's mean is near enough for the others of the tile.
+                    Some(first) => {
+                        sum.shift.clone_from(&first.shift);
+                        kernels::shifted_sums(path, z, count, &mut sum);
                     }
-                    sums.push(sum);
+                    None => column_sums(path, z, to, count, &mut sum),
                 }
+                sums.push(sum);
             }
-            sums
-        })
-        .collect();
-    let statistics =
-        here.norm.statistics().unwrap_or_else(|| Statistics::join(sums.iter().flatten(), to));
+        }
+        sums
+    });
+    let statistics = here.norm.statistics().unwrap_or_else(|| Statistics::join(sums.iter().flatten(), to));
     (z, statistics)
 }
 
@@ -316,8 +315,8 @@ fn last_pass(inputs: &Inputs, tiles: &Tiles, passed: &mut Passed, path: Path) {
     let side = side.map(|(side, statistics)| (side, statistics, side.scale(statistics)));
     let mut y = unset(tiles.rows() * c);
     let mut sums = Buffer::take(tiles.rows() * 2 * c);
-    let pieces = tiles.split(&mut y, c).into_par_iter().zip(tiles.split(&mut sums, 2 * c));
-    pieces.enumerate().for_each_init(Buffer::default, |gathered, (tile, (y, sums))| {
+    let pieces = tiles.split(&mut y, c).into_iter().zip(tiles.split(&mut sums, 2 * c));
+    in_turn(pieces.enumerate().collect(), Buffer::default, |gathered, (tile, (y, sums))| {
         let nodes = tiles.range(tile);
         let u = tile_rows(&passed.u, &nodes, stride);
         if layers == 1 {
@@ -370,9 +369,10 @@ pub fn forward_folded(inputs: &Inputs, path: Path) -> Option<Vec<f32>> {
     let widest = (0..inputs.layers.len()).map(|layer| inputs.width(layer)).max().unwrap_or(1);
     let c = inputs.outputs();
     let mut y = unset(tiles.rows() * c);
-    tiles.split(&mut y, c).into_par_iter().enumerate().for_each_init(
+    in_turn(
+        tiles.split(&mut y, c).into_iter().enumerate().collect(),
         <(Buffer, Buffer, Buffer)>::default,
-        |(u, one, other), (tile, y)| {
+        |(u, one, other), (tile, y): (usize, &mut [f32])| {
             let nodes = tiles.range(tile);
             let u = u.at_least(nodes.len() * stride);
             product(u, stride, false, row_range(&inputs.x, nodes.clone()), nodes_weight);

@@ -21,7 +21,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
 
 use super::bridge;
-use super::cpu::{CpuNorm, Path};
+use super::cpu::{CpuNorm, Path, in_pool};
 use super::knn::Neighbours;
 use super::{Moments, Norm};
 use crate::contract::RaggedGraph;
@@ -139,7 +139,7 @@ fn run<const N: usize>(inputs: cpu::Inputs, parents: Vec<NodeGuard>, lifted: boo
     let graph = Tensor::from_primitive::<Autodiff<Flex>>;
     match NeighbourConvBackward.prepare::<NoCheckpointing>(parents).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
-            let mut passed = cpu::forward(&inputs, path);
+            let mut passed = in_pool(|| cpu::forward(&inputs, path));
             // The output is shared with the next layer; the backward reads it from there.
             let y = bridge::tensor(std::mem::take(&mut passed.y), shape);
             let (moments, moments_shortcut) = batch_moments(&passed);
@@ -148,10 +148,10 @@ fn run<const N: usize>(inputs: cpu::Inputs, parents: Vec<NodeGuard>, lifted: boo
             NeighbourConvOutput { nodes, moments, moments_shortcut }
         }
         OpsKind::UnTracked(prepared) => {
-            let (values, (moments, moments_shortcut)) = match cpu::forward_folded(&inputs, path) {
+            let (values, (moments, moments_shortcut)) = match in_pool(|| cpu::forward_folded(&inputs, path)) {
                 Some(values) => (values, (vec![None; inputs.layers.len()], None)),
                 None => {
-                    let mut passed = cpu::forward(&inputs, path);
+                    let mut passed = in_pool(|| cpu::forward(&inputs, path));
                     (std::mem::take(&mut passed.y), batch_moments(&passed))
                 }
             };
@@ -186,7 +186,8 @@ impl<const N: usize> Backward<Flex, N> for NeighbourConvBackward {
         let Saved { inputs, passed, y } = &*ops.state;
         let waits: Vec<bool> = ops.parents.iter().map(Option::is_some).collect();
         let (dy, y) = (bridge::slice(&dy), bridge::slice(y));
-        let found = backward::backward(inputs, passed, y, dy, &waits, Path::current());
+        let path = Path::current();
+        let found = in_pool(|| backward::backward(inputs, passed, y, dy, &waits, path));
         for ((values, columns), parent) in found.into_iter().zip(&ops.parents) {
             let Some(parent) = parent else { continue };
             let length = values.len();
