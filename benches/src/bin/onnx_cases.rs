@@ -38,6 +38,31 @@ fn cases() -> Vec<(&'static str, serde_json::Value)> {
     vec![
         ("lundnet-5", json!({"kind": "lundnet"})),
         ("lundnet-3", json!({"kind": "lundnet", "input_features": 3, "widths": [16, 8, 8], "classes": 4})),
+        ("particlenet", json!({"kind": "particlenet"})),
+        ("particlenet-lite-fusion", json!({
+            "kind": "particlenet",
+            "blocks": [{"neighbours": 7, "widths": [32, 32, 32]}, {"neighbours": 7, "widths": [64, 64, 64]}],
+            "fusion": 128,
+            "head": [128],
+            "points": [0, 1],
+        })),
+        ("particlenet-weaver", json!({"kind": "particlenet", "padding": "weaver", "slots": 24, "classes": 10})),
+        ("particle-transformer", json!({"kind": "particle-transformer"})),
+        ("particle-transformer-small", json!({
+            "kind": "particle-transformer", "input_features": 14, "embed": [16, 24], "pair": [8], "heads": 4,
+            "blocks": 2, "class_blocks": 1, "hidden": 32, "classes": 3,
+        })),
+        ("jetclr", json!({"kind": "jetclr", "width": 256, "feed_forward": 1024, "projection": [256, 256]})),
+        ("jetclr-hard", json!({
+            "kind": "jetclr", "width": 32, "heads": 2, "feed_forward": 48, "layers": 2, "projection": [16],
+            "mask": "hard", "input_features": 6,
+        })),
+        ("event-gnn", json!({"kind": "event-gnn"})),
+        ("event-gat", json!({"kind": "event-gat"})),
+        ("event-gat-head", json!({
+            "kind": "event-gat", "width": 24, "heads": 3, "layers": 2, "head_hidden": [12], "input_features": 9,
+            "classes": 4,
+        })),
         ("particle-flow", json!({"kind": "deep-sets"})),
         ("particle-flow-14", json!({"kind": "deep-sets", "input_features": 14})),
         ("energy-flow", json!({"kind": "deep-sets", "flow": "energy", "input_features": 2})),
@@ -47,8 +72,12 @@ fn cases() -> Vec<(&'static str, serde_json::Value)> {
 
 /// The jets' features that a network can compute from four-vectors itself, for as many as it reads.
 fn preprocessing(config: &BackboneConfig, features: usize) -> Option<Preprocessing> {
-    if matches!(config, BackboneConfig::LundNet(_) | BackboneConfig::Mlp(_)) {
-        return None;
+    match config {
+        BackboneConfig::ParticleNet(_)
+        | BackboneConfig::ParticleTransformer(_)
+        | BackboneConfig::DeepSets(_)
+        | BackboneConfig::JetClr(_) => {}
+        _ => return None,
     }
     let feature = |name: &str, quantity, shift, scale, clip| Feature {
         name: name.into(),

@@ -232,16 +232,14 @@ unary! {
     sqrt: Float = "Sqrt";
     /// Natural logarithm.
     log: Float = "Log";
-    /// Exponential.
-    exp: Float = "Exp";
     /// Absolute value.
     abs: Number = "Abs";
     /// Negative.
     neg: Number = "Neg";
     /// Sine.
     sin: Float = "Sin";
-    /// Largest whole number that is not larger.
-    floor: Float = "Floor";
+    /// Nearest whole number, the even one of two.
+    round: Float = "Round";
     /// Hyperbolic tangent.
     tanh: Float = "Tanh";
 }
@@ -303,6 +301,11 @@ impl Builder {
     /// Arc tangent (32-bit: ONNX Runtime has no other).
     pub fn atan(&self, x: &Var<F32>) -> Var<F32> {
         self.one("Atan", &[&x.name], Vec::new())
+    }
+
+    /// Hyperbolic sine (32-bit: ONNX Runtime has no other).
+    pub fn sinh(&self, x: &Var<F32>) -> Var<F32> {
+        self.one("Sinh", &[&x.name], Vec::new())
     }
 
     /// Softmax along the last dimension.
@@ -397,16 +400,6 @@ impl Builder {
     /// Sums over dimensions, which keep the size 1.
     pub fn reduce_sum<T: Number>(&self, x: &Var<T>, axes: &[i64]) -> Var<T> {
         self.one("ReduceSum", &[&x.name, &self.list(axes).name], vec![int("keepdims", 1)])
-    }
-
-    /// Largest over dimensions, which keep the size 1.
-    pub fn reduce_max<T: Number>(&self, x: &Var<T>, axes: &[i64]) -> Var<T> {
-        self.one("ReduceMax", &[&x.name], vec![ints("axes", axes), int("keepdims", 1)])
-    }
-
-    /// Smallest over dimensions, which keep the size 1.
-    pub fn reduce_min<T: Number>(&self, x: &Var<T>, axes: &[i64]) -> Var<T> {
-        self.one("ReduceMin", &[&x.name], vec![ints("axes", axes), int("keepdims", 1)])
     }
 
     /// The `count` (a list of one) smallest entries of the last dimension in rising order, and their numbers.

@@ -72,7 +72,7 @@ fn edge_conv(net: &Net<'_>, name: &str, x: &Var<F32>, tree: &Tree, width: usize)
     let send = net.shifted(&of("folded_shift"), &net.product(&of("folded_sender"), x, &sending), &shift);
 
     // One gather for both: the parent as sender, and as receiver.
-    let parent = rows(g, &g.concat(&[&receive, &send], -1), &tree.parent, 2 * width);
+    let parent = rows(g, &g.concat(&[&receive, &send], -1), &tree.parent, 2 * width, 2);
     let [parent_receives, parent_sends] = g.halves(&parent, -1);
     let (down, up) = (g.add(&receive, &parent_sends), g.add(&send, &parent_receives));
     // Both ways in one product of matrices.

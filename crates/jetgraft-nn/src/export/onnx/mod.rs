@@ -19,8 +19,12 @@
 
 mod builder;
 mod deep_sets;
+mod event;
+mod jetclr;
 mod lundnet;
 mod mlp;
+mod particle_transformer;
+mod particlenet;
 mod pieces;
 mod preprocess;
 mod proto;
@@ -33,6 +37,8 @@ use self::pieces::Net;
 pub use self::preprocess::{Feature, JetAxis, Preprocessing, Quantity};
 use crate::contract::Backbone;
 use crate::error::NnError;
+use crate::models::event_gat::EventGatConfig;
+use crate::models::event_gnn::EventGnnConfig;
 use crate::registry::BackboneConfig;
 use crate::state::{State, load_state};
 
@@ -73,7 +79,18 @@ pub fn to_onnx(config: &BackboneConfig, state: &State, options: &OnnxOptions) ->
     };
     let logits = match config {
         BackboneConfig::LundNet(config) => lundnet::export(&net, config, options)?,
+        BackboneConfig::ParticleNet(config) => particlenet::export(&net, config, &particles())?,
+        BackboneConfig::ParticleTransformer(config) => {
+            particle_transformer::export(&net, config, &particles())?
+        }
+        BackboneConfig::EventGnn(EventGnnConfig { layers, head_hidden, .. }) => {
+            event::export(&net, *layers, head_hidden.len(), None, &particles())?
+        }
+        BackboneConfig::EventGat(EventGatConfig { layers, head_hidden, heads, .. }) => {
+            event::export(&net, *layers, head_hidden.len(), Some(*heads), &particles())?
+        }
         BackboneConfig::DeepSets(config) => deep_sets::export(&net, config, &particles())?,
+        BackboneConfig::JetClr(config) => jetclr::export(&net, config, &particles())?,
         BackboneConfig::Mlp(config) => mlp::export(&net, config, options)?,
     };
     g.scope("output");
@@ -108,7 +125,14 @@ fn no_preprocessing(config: &BackboneConfig) -> Option<(&'static str, &'static s
             "its variables: N-subjettiness and energy correlations cannot be written in ONNX",
             "export without preprocessing and compute the variables in your program",
         )),
-        BackboneConfig::DeepSets(_) => None,
+        BackboneConfig::EventGnn(_) | BackboneConfig::EventGat(_) => Some((
+            "its features: the objects of an event are no constituents of a jet",
+            "export without preprocessing and compute the features of each object in your program",
+        )),
+        BackboneConfig::ParticleNet(_)
+        | BackboneConfig::ParticleTransformer(_)
+        | BackboneConfig::DeepSets(_)
+        | BackboneConfig::JetClr(_) => None,
     }
 }
 

@@ -182,6 +182,75 @@ impl Net<'_> {
         Ok(self.shifted(&format!("{dense}.folded_bias"), &y, &shift))
     }
 
+    /// Values per column.
+    pub fn vector(&self, name: &str, values: &[f64]) -> Var<F32> {
+        self.g.weight(name, &[values.len()], &rounded(values))
+    }
+
+    /// A LayerNorm of the last dimension.
+    ///
+    /// # Errors
+    /// [`NnError::Names`].
+    pub fn layer_norm(&self, name: &str, x: &Var<F32>) -> Result<Var<F32>, NnError> {
+        let (scale, shift) = (self.weight(&format!("{name}.weight"))?, self.weight(&format!("{name}.bias"))?);
+        Ok(self.g.layer_norm(x, &scale, &shift, NORM_EPSILON as f32))
+    }
+
+    /// `x Phi(x)`, with the Gauss error function.
+    pub fn gelu(&self, x: &Var<F32>) -> Var<F32> {
+        let g = self.g;
+        let below = g.add(&g.erf(&g.mul(x, &g.scalar(std::f64::consts::FRAC_1_SQRT_2))), &g.scalar(1.0));
+        g.mul(&g.mul(x, &below), &g.scalar(0.5))
+    }
+
+    /// `[B, P, H W]` to `[B, H, P, W]`.
+    pub fn heads(&self, x: &Var<F32>, heads: usize, width: usize) -> Var<F32> {
+        let apart = self.g.reshape_to(x, &[0, 0, heads as i64, width as i64]);
+        self.g.transpose(&apart, &[0, 2, 1, 3])
+    }
+
+    /// `[B, H, P, W]` to `[B, P, H W]`.
+    pub fn joined(&self, x: &Var<F32>, columns: usize) -> Var<F32> {
+        self.g.reshape_to(&self.g.transpose(x, &[0, 2, 1, 3]), &[0, 0, columns as i64])
+    }
+
+    /// Softmax of logits `[B, H, queries, keys]` over the keys that are real, `[B, keys]`.
+    pub fn attention_weights(&self, logits: &Var<F32>, real: &Var<Bool>) -> Var<F32> {
+        let g = self.g;
+        g.softmax(&g.choose(&g.unsqueeze(real, &[1, 2]), logits, &g.scalar(NEVER)))
+    }
+
+    /// Attention with queries, keys and values from one map `name`, `[D, 3 D]`, to `[B, P, D]` before the output's map;
+    /// `weights` makes weights of logits `[B, H, P, P]`.
+    ///
+    /// # Errors
+    /// [`NnError::Names`], [`NnError::Shape`].
+    pub fn self_attention(
+        &self,
+        name: &str,
+        x: &Var<F32>,
+        width: usize,
+        heads: usize,
+        weights: impl Fn(&Var<F32>) -> Var<F32>,
+    ) -> Result<Var<F32>, NnError> {
+        let g = self.g;
+        let each = width / heads;
+        // The scale of the logits is part of the queries' map.
+        let mut scale = vec![1.0; 3 * width];
+        scale[..width].fill(1.0 / (each as f64).sqrt());
+        let matrix = self.matrix(&format!("{name}.weight"))?.scaled(&scale);
+        let bias = self.values(&format!("{name}.bias"))?;
+        let bias: Vec<f64> = bias.iter().zip(&scale).map(|(bias, scale)| bias * scale).collect();
+        let joined = self.product(&format!("{name}.folded_weight"), x, &matrix);
+        let joined = self.shifted(&format!("{name}.folded_bias"), &joined, &bias);
+        let part = |part: usize| {
+            let (from, to) = ((part * width) as i64, ((part + 1) * width) as i64);
+            self.heads(&g.slice(&joined, -1, from, to), heads, each)
+        };
+        let logits = g.matmul(&part(0), &g.transpose(&part(1), &[0, 1, 3, 2]));
+        Ok(self.joined(&g.matmul(&weights(&logits), &part(2)), width))
+    }
+
     /// Mean over the real constituents of each jet, `[B, P, C]` to `[B, C]`.
     pub fn mean(&self, x: &Var<F32>, jets: &Constituents) -> Var<F32> {
         self.g.div(&self.sum(x, jets), &jets.count)
@@ -194,10 +263,18 @@ impl Net<'_> {
     }
 }
 
-/// Rows of `[B, P, C]` by numbers within their jet: `[B, K]` gives `[B, K, C]`.
-pub fn rows<T: Element>(g: &Builder, x: &Var<T>, numbers: &Var<I64>, columns: usize) -> Var<T> {
+/// Rows of `[B, P, C]` by numbers within their jet: `[B, .., K]`, of `rank` dimensions, gives `[B, .., K, C]`.
+pub fn rows<T: Element>(
+    g: &Builder,
+    x: &Var<T>,
+    numbers: &Var<I64>,
+    columns: usize,
+    rank: usize,
+) -> Var<T> {
     let first = g.mul(&g.range(&g.size(x, 0)), &g.size(x, 1));
-    let numbers = g.add(numbers, &g.unsqueeze(&first, &[1]));
+    let mut shape = vec![1; rank];
+    shape[0] = -1;
+    let numbers = g.add(numbers, &g.reshape_to(&first, &shape));
     g.gather(&g.reshape_to(x, &[-1, columns as i64]), &numbers, 0)
 }
 

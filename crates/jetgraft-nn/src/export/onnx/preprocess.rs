@@ -162,8 +162,8 @@ pub fn constituents(
             let pt = g.squeeze(&momenta(g, &raw).pt, &[2]);
             let count = g.min(&g.size(&pt, 1), &g.list(&[limit as i64]));
             let (_, hardest) = g.smallest(&g.neg(&pt), &count);
-            let kept = properties.map(|values| rows(g, &values, &hardest, names.len()));
-            (rows(g, &raw, &hardest, 4), kept)
+            let kept = properties.map(|values| rows(g, &values, &hardest, names.len(), 2));
+            (rows(g, &raw, &hardest, 4, 2), kept)
         }
     };
     let m = momenta(g, &vectors);

@@ -109,7 +109,7 @@ pub fn backward(inputs: &Inputs, passed: &Passed, ds: &[f32], wanted: Wanted, pa
     let graph_pieces = crate::ops::cpu::split(&mut graphs, graph_lengths.into_iter());
     let mut pieces = row_pieces.drain(..).zip(graph_pieces);
     let chunks: Vec<_> = tiles
-        .chunks()
+        .runs()
         .into_iter()
         .map(|chunk| (chunk.clone(), pieces.by_ref().take(chunk.len()).collect::<Vec<_>>()))
         .collect();
