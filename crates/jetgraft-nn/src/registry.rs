@@ -134,6 +134,16 @@ macro_rules! backbones {
                 match self { $(Self::$variant(config) => $module::to_foreign(config, state),)+ }
             }
 
+            /// Number of input features of a node.
+            pub fn input_features(&self) -> usize {
+                match self { $(Self::$variant(config) => config.input_features,)+ }
+            }
+
+            /// Number of classes of the head.
+            pub fn classes(&self) -> usize {
+                match self { $(Self::$variant(config) => config.classes,)+ }
+            }
+
             /// The same sizes for other classes and inputs.
             #[must_use]
             pub fn with_ends(self, input_features: usize, classes: usize) -> Self {

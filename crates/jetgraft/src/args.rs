@@ -227,10 +227,11 @@ pub struct ImportArgs {
     /// Run folder to write.
     #[arg(short, long)]
     pub output: PathBuf,
-    /// Network: `lundnet-3` or `lundnet-5`.
+    /// Network: `lundnet-3`, `lundnet-5`, `particlenet`, `particle-transformer`, `jetclr`, and others that an unknown
+    /// name lists.
     #[arg(long = "as")]
     pub network: String,
-    /// Names of the classes in the order of the outputs.
+    /// Names of the classes in the order of the outputs; without them a network of ten outputs has those of JetClass.
     #[arg(long, value_delimiter = ',', default_value = "background,signal")]
     pub classes: Vec<String>,
     /// Print the graft report as JSON.

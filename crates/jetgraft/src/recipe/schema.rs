@@ -84,8 +84,9 @@ pub struct StudyRecipe {
     pub model: ModelRecipe,
     /// What the network sees of a jet.
     pub input: InputRecipe,
-    /// The source network: trained here, or from a file.
-    pub source: SourceRecipe,
+    /// The source network: trained here, or from a file; absent in a study of networks from scratch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceRecipe>,
     /// The target task.
     pub target: TaskRecipe,
     /// How every network of the study is trained on the target.
@@ -360,7 +361,7 @@ pub struct SourceRecipe {
 pub struct WeightsRecipe {
     /// PyTorch (either layout) or safetensors. A shipped recipe leaves it empty and asks for it.
     pub file: PathBuf,
-    /// Network: `lundnet-3` or `lundnet-5`.
+    /// Network: `lundnet-3`, `lundnet-5`, `particlenet`, `particle-transformer`, `jetclr` and others.
     #[serde(rename = "as")]
     pub network: String,
 }
@@ -397,6 +398,39 @@ pub struct NamedPlan {
     /// What is kept, frozen, and at which rate the rest learns.
     #[serde(flatten)]
     pub plan: PlanOptions,
+    /// Another network than the study's, from scratch: to compare backbones on the same jets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRecipe>,
+    /// What that network reads; absent: the study's input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputRecipe>,
+    /// Learning rate of this plan's runs; absent: that of `[train]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+}
+
+impl StudyRecipe {
+    /// Network of a plan.
+    pub fn model_of<'a>(&'a self, plan: &'a NamedPlan) -> &'a ModelRecipe {
+        plan.model.as_ref().unwrap_or(&self.model)
+    }
+
+    /// Input of a plan's network.
+    pub fn input_of<'a>(&'a self, plan: &'a NamedPlan) -> &'a InputRecipe {
+        plan.input.as_ref().unwrap_or(&self.input)
+    }
+
+    /// The plan that the others are compared with: the first from scratch.
+    pub fn reference(&self) -> Option<&NamedPlan> {
+        self.study.plans.iter().find(|named| !named.plan.needs_source())
+    }
+
+    /// How the runs of a plan train.
+    pub fn train_of(&self, plan: &NamedPlan) -> TrainOptions {
+        let mut train = self.train.clone();
+        train.learning_rate = plan.learning_rate.unwrap_or(train.learning_rate);
+        train
+    }
 }
 
 /// `[statistics]`.
