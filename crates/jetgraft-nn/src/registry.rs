@@ -18,6 +18,7 @@ use crate::models::deep_sets::{self, DeepSets, DeepSetsConfig};
 use crate::models::jetclr::{self, JetClr, JetClrConfig};
 use crate::models::lundnet::{self, LundNet, LundNetConfig};
 use crate::models::mlp::{self, Mlp, MlpConfig};
+use crate::models::particle_transformer::{self, ParticleTransformer, ParticleTransformerConfig};
 use crate::state::State;
 
 /// Writes everything that is the same for each backbone, by delegation.
@@ -178,6 +179,8 @@ backbones! {
     JetClr(jetclr, JetClr, JetClrConfig) = "jetclr";
     /// Small network on high-level variables.
     Mlp(mlp, Mlp, MlpConfig) = "mlp";
+    /// Particle Transformer: attention between all particles of a jet, told of each pair.
+    ParticleTransformer(particle_transformer, ParticleTransformer, ParticleTransformerConfig) = "particle-transformer";
 }
 
 impl ModuleDisplayDefault for AnyBackbone {

@@ -14,6 +14,7 @@ use jetgraft_nn::models::deep_sets::{DeepSetsConfig, Flow};
 use jetgraft_nn::models::jetclr::JetClrConfig;
 use jetgraft_nn::models::lundnet::LundNetConfig;
 use jetgraft_nn::models::mlp::MlpConfig;
+use jetgraft_nn::models::particle_transformer::ParticleTransformerConfig;
 use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{Role, State, load_state, parameter_ids, state};
 use jetgraft_nn::weights::{Metadata, from_bytes, to_bytes};
@@ -52,6 +53,14 @@ fn small(kind: &str) -> Case {
             layers: 2,
             projection: vec![12, 10],
             ..JetClrConfig::default()
+        "particle-transformer" => BackboneConfig::ParticleTransformer(ParticleTransformerConfig {
+            embed: vec![12, 20, 16],
+            pair: vec![8, 6],
+            heads: 4,
+            blocks: 2,
+            class_blocks: 2,
+            hidden: 24,
+            ..ParticleTransformerConfig::default()
         }),
         other => panic!("no small `{other}` in the contract tests"),
     };

@@ -4,3 +4,4 @@ pub mod deep_sets;
 pub mod jetclr;
 pub mod lundnet;
 pub mod mlp;
+pub mod particle_transformer;

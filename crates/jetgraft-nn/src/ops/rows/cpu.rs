@@ -5,11 +5,9 @@
 //! then goes through the tile's steps once more, without the products, to have their inputs.
 
 use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
-
 use super::{Activation, kernels};
 use crate::ops::bridge::slice;
-use crate::ops::cpu::{Buffer, Matrix, Path, add_up, product, split, unset};
+use crate::ops::cpu::{Buffer, Matrix, Path, add_up, in_turn, product, runs, split, unset};
 use crate::ops::dropout::Dropout;
 
 /// See [`super::Step`].
@@ -61,9 +59,6 @@ pub struct Chain {
 
 /// Elements of the widest value of a tile: a few of them fit in a second-level cache.
 const TILE_ELEMENTS: usize = 1 << 16;
-
-/// Partial sums of weight gradients that are kept apart, at most.
-const CHUNKS: usize = 8;
 
 impl Chain {
     pub fn new(x: FlexTensor, steps: Vec<Step>) -> Self {
@@ -120,12 +115,6 @@ impl Chain {
         tile * rows..((tile + 1) * rows).min(self.rows())
     }
 
-    /// Runs of tiles whose weight gradients share an accumulator.
-    fn chunks(&self) -> Vec<std::ops::Range<usize>> {
-        let (tiles, count) = (self.tiles(), self.tiles().min(CHUNKS));
-        (0..count).map(|chunk| chunk * tiles / count..(chunk + 1) * tiles / count).collect()
-    }
-
     fn split<'a>(&self, buffer: &'a mut [f32], columns: usize) -> Vec<&'a mut [f32]> {
         split(buffer, (0..self.tiles()).map(|tile| self.tile(tile).len() * columns))
     }
@@ -151,7 +140,8 @@ impl Chain {
             let (before, after) = slots.split_at_mut(slot);
             let out = &mut after[0][..count * outputs];
             let input = match before.last() {
-                Some(input) => &input[..count * inputs],
+                Some(input) if step.is_new() => &input[..count * inputs],
+                Some(_) => &[],
                 None => self.input(&rows),
             };
             if at == 0 && !step.is_new() {
@@ -233,15 +223,13 @@ pub fn forward(chain: &Chain, keep: bool, path: Path) -> (Vec<f32>, Vec<Buffer>)
     }
     let most = chain.tile_rows();
     let last = chain.slot_widths.len() - 1;
-    chain.split(&mut y, chain.outputs()).into_par_iter().zip(pieces).enumerate().for_each_init(
-        Vec::new,
-        |buffers, (tile, (y, pieces))| {
-            let mut slots = scratch(buffers, chain.slot_widths[..last].iter().map(|width| width * most));
-            slots.push(y);
-            let mut kept = if keep { Kept::Write(pieces) } else { Kept::Nothing };
-            chain.run(steps, chain.tile(tile), &mut slots, &mut kept, path);
-        },
-    );
+    let tasks = chain.split(&mut y, chain.outputs()).into_iter().zip(pieces).enumerate().collect();
+    in_turn(tasks, Vec::new, |buffers, (tile, (y, pieces))| {
+        let mut slots = scratch(buffers, chain.slot_widths[..last].iter().map(|width| width * most));
+        slots.push(y);
+        let mut kept = if keep { Kept::Write(pieces) } else { Kept::Nothing };
+        chain.run(steps, chain.tile(tile), &mut slots, &mut kept, path);
+    });
     (y, kept)
 }
 
@@ -304,13 +292,12 @@ pub fn backward(
             let pieces = pieces.by_ref().take(chunk.len()).collect::<Vec<_>>();
             (chunk, pieces)
         };
-        chain.chunks().into_iter().map(cut).collect::<Vec<_>>()
+        runs(chain.tiles()).into_iter().map(cut).collect::<Vec<_>>()
     };
     let widest = chain.widths.iter().copied().max().unwrap_or(0);
     let most = chain.tile_rows();
-    let sums: Vec<Vec<Buffer>> = pieces
-        .into_par_iter()
-        .map_init(<(Vec<Buffer>, Vec<Buffer>)>::default, |(buffers, gradients), (chunk, pieces)| {
+    let sums: Vec<Vec<Buffer>> =
+        in_turn(pieces, <(Vec<Buffer>, Vec<Buffer>)>::default, |(buffers, gradients), (chunk, pieces)| {
             let mut sums: Vec<Buffer> = (shapes.iter().enumerate())
                 .map(|(parent, shape)| {
                     let needed = !by_row[parent] && wanted_at(parent);
@@ -330,8 +317,7 @@ pub fn backward(
                 pass.run(dy, &slots, from, to, &mut pieces, &mut sums);
             }
             sums
-        })
-        .collect();
+        });
     let mut parts: Vec<Vec<Buffer>> = (0..shapes.len()).map(|_| Vec::new()).collect();
     for chunk in sums {
         for (parent, sum) in chunk.into_iter().enumerate() {
