@@ -141,7 +141,13 @@ fn outputs_loss_and_gradients_of_the_reference() {
     let imported = from_foreign(&parameters).unwrap();
     assert_eq!(
         imported.config,
-        JetClrConfig { width: 32, feed_forward: 64, layers: 2, projection: vec![32, 32], ..JetClrConfig::default() }
+        JetClrConfig {
+            width: 32,
+            feed_forward: 64,
+            layers: 2,
+            projection: vec![32, 32],
+            ..JetClrConfig::default()
+        }
     );
     let views = [Jets::of_padded(&golden["in.view_a"]), Jets::of_padded(&golden["in.view_b"])];
     let device = Device::flex().autodiff();
@@ -159,7 +165,13 @@ fn outputs_loss_and_gradients_of_the_reference() {
         let label = format!("representation, {mask:?}");
         note(&label, REPRESENTATION, &host(pooled), &format!("out.representation_{name}"), 0.0);
         let projected = network.encode(&batch, &mode);
-        note(&format!("projection, {mask:?}"), PROJECTION, &host(projected), &format!("out.projection_{name}"), 0.0);
+        note(
+            &format!("projection, {mask:?}"),
+            PROJECTION,
+            &host(projected),
+            &format!("out.projection_{name}"),
+            0.0,
+        );
     }
 
     let config = JetClrConfig { mask: Mask::Hard, ..imported.config.clone() };
@@ -173,13 +185,20 @@ fn outputs_loss_and_gradients_of_the_reference() {
     let (first, second) = (z.clone().slice([0..jets, 0..32]), z.slice([jets..2 * jets, 0..32]));
     let loss = nt_xent(first.clone(), second.clone(), 0.1);
     note("NT-Xent of projections", LOSS, &host(loss.clone()), "out.nt_xent_hard_t0.1", 0.0);
-    note("plain NT-Xent", LOSS, &host(contrastive::plain::nt_xent(first, second, 0.1)), "out.nt_xent_hard_t0.1", 0.0);
+    note(
+        "plain NT-Xent",
+        LOSS,
+        &host(contrastive::plain::nt_xent(first, second, 0.1)),
+        "out.nt_xent_hard_t0.1",
+        0.0,
+    );
     let gradients = gradients(&network, &loss.backward());
     let gradients = to_foreign(network.config(), &gradients).unwrap();
     let names = || golden.keys().filter_map(|name| name.strip_prefix("grad."));
     assert_eq!(gradients.keys().map(String::as_str).collect::<Vec<_>>(), names().collect::<Vec<_>>());
     let scale = |weight: &str| {
-        let of = |name: &&str| if weight == "bias" { name.ends_with("bias") } else { name.ends_with("weight") };
+        let of =
+            |name: &&str| if weight == "bias" { name.ends_with("bias") } else { name.ends_with("weight") };
         let sizes = names().filter(of).map(|name| size(&golden[&format!("grad.{name}")].values));
         sizes.fold(0.0, f64::max)
     };
@@ -220,8 +239,11 @@ fn counts_are_the_published_ones() {
         let network = JetClr::new(config, 0, &device).unwrap();
         let state = state(&network);
         for name in state.keys() {
-            let owners =
-                network.stages().iter().filter(|stage| name.starts_with(&format!("{}.", stage.prefix))).count();
+            let owners = network
+                .stages()
+                .iter()
+                .filter(|stage| name.starts_with(&format!("{}.", stage.prefix)))
+                .count();
             assert_eq!(owners, 1, "{name} belongs to one stage");
         }
         let encoder = state.iter().filter(|(name, _)| !name.starts_with("head."));
@@ -291,8 +313,11 @@ fn stage_by_stage_is_the_whole_bit_for_bit() {
                 let whole = host(network.forward(&batch, &mode));
                 for cut in 0..=stages {
                     let first = network.forward_stages(0..cut, batch.features.clone(), &batch.graph, &mode);
-                    let rows =
-                        if network.rows_at(cut) == Rows::Nodes { batch.graph.nodes } else { batch.graph.jets };
+                    let rows = if network.rows_at(cut) == Rows::Nodes {
+                        batch.graph.nodes
+                    } else {
+                        batch.graph.jets
+                    };
                     assert_eq!(first.dims(), [rows, network.width_at(cut)]);
                     let second = network.forward_stages(cut..stages, first, &batch.graph, &mode);
                     assert_eq!(bits(&host(second)), bits(&whole), "cut {cut}");
@@ -433,7 +458,10 @@ fn the_authors_names_go_both_ways() {
     }
     theirs.remove("embedding.bias");
     assert!(from_foreign(&theirs).is_err());
-    theirs.insert("positions.weight".to_owned(), ForeignTensor { shape: vec![1], values: vec![0.0], dtype: "f32" });
+    theirs.insert(
+        "positions.weight".to_owned(),
+        ForeignTensor { shape: vec![1], values: vec![0.0], dtype: "f32" },
+    );
     assert!(from_foreign(&theirs).is_err());
 }
 
@@ -442,8 +470,7 @@ fn nt_xent_has_its_known_values() {
     let device = Device::flex();
     let loss = |first: Vec<f32>, second: Vec<f32>, columns: usize, temperature: f64| {
         let rows = first.len() / columns;
-        let (first, second) =
-            (matrix(first, rows, columns, &device), matrix(second, rows, columns, &device));
+        let (first, second) = (matrix(first, rows, columns, &device), matrix(second, rows, columns, &device));
         let plain = host(contrastive::plain::nt_xent(first.clone(), second.clone(), temperature))[0];
         let kernel = host(nt_xent(first, second, temperature))[0];
         assert!((plain - kernel).abs() <= 2e-6 * kernel.abs(), "{plain} {kernel}");
@@ -483,7 +510,8 @@ fn nt_xent_gradients_are_those_of_the_plain_body_and_slopes() {
         let size = kernel[0].iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
         let value = |sign: f64| {
             let moved = vector(1, rows * columns).into_iter().zip(&kernel[0]);
-            let moved = moved.map(|(x, &g)| (f64::from(x) + sign * 1e-2 * f64::from(g) / size.max(1e-9)) as f32);
+            let moved =
+                moved.map(|(x, &g)| (f64::from(x) + sign * 1e-2 * f64::from(g) / size.max(1e-9)) as f32);
             let first = matrix(moved.collect(), rows, columns, &device);
             f64::from(host(nt_xent(first, tensor(2), temperature))[0]) * 3.0
         };

@@ -144,7 +144,6 @@ fn check(name: &str, case: &Case, body: Body<'_>, allowed: f64) {
             assert_eq!(bits(again), bits(first), "{name}: tensor {at}: {what}");
         }
     };
-    // A body is a reference to a closure that no pool may hold: the pool's threads do its inner loops only.
     for path in [Path::Portable, Path::Avx2, Path::Avx512] {
         same(&forced(path, || run(case, body, false)), &format!("{path:?}"));
     }
@@ -249,13 +248,17 @@ fn attention_gradients_are_slopes() {
     slopes("attention", &case, &body);
 }
 
-fn chains(case: &Case, device: &Device, leaves: &mut Leaves, plain: bool, kind: usize) -> (Tensor<2>, Vec<f32>) {
+fn chains(
+    case: &Case,
+    device: &Device,
+    leaves: &mut Leaves,
+    plain: bool,
+    kind: usize,
+) -> (Tensor<2>, Vec<f32>) {
     let x = leaves.rows(case, device);
     let body = if plain { rows::plain::chain } else { rows::chain };
-    let norm = |leaves: &mut Leaves| Step::Norm {
-        weight: leaves.row(case, device),
-        bias: leaves.row(case, device),
-    };
+    let norm =
+        |leaves: &mut Leaves| Step::Norm { weight: leaves.row(case, device), bias: leaves.row(case, device) };
     let linear = |leaves: &mut Leaves, activation| Step::Linear {
         weight: leaves.rows(case, device),
         bias: leaves.row(case, device),
@@ -354,8 +357,7 @@ fn embed_pairs(
             norm: norm(leaves, 40 + layer as u64),
         })
         .collect();
-    let body =
-        if plain { pair_embedding::plain::pair_embedding } else { pair_embedding::pair_embedding };
+    let body = if plain { pair_embedding::plain::pair_embedding } else { pair_embedding::pair_embedding };
     let pairs = body(&graph, input, layers);
     let mut other = Vec::new();
     for moments in pairs.moments.into_iter().flatten() {
@@ -388,14 +390,17 @@ fn pair_embedding_kernel_is_the_plain_body() {
             let plain = run(&case, &body, true);
             let kernel = run(&case, &body, false);
             for (at, (kernel, plain)) in kernel.iter().zip(&plain).enumerate() {
-                let is_bias = !running && at >= 2 && (at - 2) >= 2 && (at - 4) % 4 == 1;
+                let is_bias = !running && (at == 3 || at >= 4 && (at - 4) % 4 == 1);
                 let found = distance(kernel, plain);
                 println!("{widths:?}, running {running}: tensor {at}: {found:.1e}");
                 assert!(is_bias || found < 3e-4, "{widths:?}, running {running}: tensor {at}: {found:.1e}");
             }
             for path in [Path::Portable, Path::Avx2] {
                 let again = forced(path, || run(&case, &body, false));
-                assert!(again.iter().zip(&kernel).all(|(again, first)| bits(again) == bits(first)), "{path:?}");
+                assert!(
+                    again.iter().zip(&kernel).all(|(again, first)| bits(again) == bits(first)),
+                    "{path:?}"
+                );
             }
         }
     }

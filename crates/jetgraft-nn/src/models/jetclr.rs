@@ -42,7 +42,7 @@ pub const KIND: &str = "jetclr";
 pub const PT_SCALE: f64 = 600.0;
 
 /// Transverse momentum (GeV) below which the continuous mask sees no difference: its logarithm stays finite.
-const PT_MIN: f64 = 1e-9;
+pub const PT_MIN: f64 = 1e-9;
 
 /// How constituents count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -351,8 +351,9 @@ impl Backbone for JetClr {
             x = if stage == 0 {
                 dense(x, self.embed.linear(), false, None)
             } else if stage <= layers {
-                let dropout =
-                    |part: &str| seed.map(|seed| (rate, named_seed(seed, &format!("layer.{}.{part}", stage - 1))));
+                let dropout = |part: &str| {
+                    seed.map(|seed| (rate, named_seed(seed, &format!("layer.{}.{part}", stage - 1))))
+                };
                 let x = self.layer[stage - 1].forward(x, graph, self.config.heads, keys.clone(), dropout);
                 if stage == layers { jet_sum(x, weights.clone(), graph) } else { x }
             } else if stage <= layers + projections {
@@ -389,8 +390,7 @@ const KEYS: KeyMap = KeyMap {
 };
 
 /// The packed map of attention in PyTorch's names, and in the form that [`KEYS`] has.
-const PACKED: [(&str, &str); 2] =
-    [("in_proj_weight", "in_proj.weight"), ("in_proj_bias", "in_proj.bias")];
+const PACKED: [(&str, &str); 2] = [("in_proj_weight", "in_proj.weight"), ("in_proj_bias", "in_proj.bias")];
 
 /// Reads the tensors of the authors' weight files: names and layouts become ours, sizes come from the shapes.
 ///
@@ -403,7 +403,8 @@ const PACKED: [(&str, &str); 2] =
 /// tensors do not make one whole network.
 pub fn from_foreign(tensors: &BTreeMap<String, ForeignTensor>) -> Result<Imported<JetClrConfig>, NnError> {
     let named = tensors.iter().map(|(name, tensor)| {
-        let packed = PACKED.iter().find_map(|(theirs, like)| Some(name.strip_suffix(theirs)?.to_owned() + like));
+        let packed =
+            PACKED.iter().find_map(|(theirs, like)| Some(name.strip_suffix(theirs)?.to_owned() + like));
         (packed.unwrap_or_else(|| name.clone()), tensor.clone())
     });
     let (mut state, ignored) = KEYS.to_state(&named.collect())?;
@@ -428,7 +429,8 @@ pub fn from_foreign(tensors: &BTreeMap<String, ForeignTensor>) -> Result<Importe
 /// [`NnError::Weights`] for a name that is not of this network.
 pub fn to_foreign(_: &JetClrConfig, state: &State) -> Result<BTreeMap<String, ForeignTensor>, NnError> {
     let tensors = KEYS.to_foreign(state)?.into_iter().map(|(name, tensor)| {
-        let packed = PACKED.iter().find_map(|(theirs, like)| Some(name.strip_suffix(like)?.to_owned() + theirs));
+        let packed =
+            PACKED.iter().find_map(|(theirs, like)| Some(name.strip_suffix(like)?.to_owned() + theirs));
         (packed.unwrap_or(name), tensor)
     });
     Ok(tensors.collect())

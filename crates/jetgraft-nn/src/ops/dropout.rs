@@ -36,12 +36,7 @@ impl Dropout {
     #[inline(always)]
     pub fn row(&self, row: usize) -> DropoutRow {
         let key = mix(self.key ^ row as u64);
-        DropoutRow {
-            low: key as u32,
-            high: (key >> 32) as u32,
-            threshold: self.threshold,
-            keep: self.keep,
-        }
+        DropoutRow { low: key as u32, high: (key >> 32) as u32, threshold: self.threshold, keep: self.keep }
     }
 
     /// The mask of a whole matrix, row by row.

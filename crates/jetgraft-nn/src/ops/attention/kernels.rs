@@ -40,7 +40,13 @@ pub struct Left<'a> {
 
 /// `R` rows and `LANES` columns of a product.
 #[inline(always)]
-fn tile<const R: usize>(left: Left<'_>, first: usize, depth: usize, right: &[f32], stride: usize) -> [[f32; LANES]; R] {
+fn tile<const R: usize>(
+    left: Left<'_>,
+    first: usize,
+    depth: usize,
+    right: &[f32],
+    stride: usize,
+) -> [[f32; LANES]; R] {
     let mut sums = [[0f32; LANES]; R];
     let last = (first + R - 1) * left.row + (depth - 1) * left.column;
     assert!(last < left.data.len() && (depth - 1) * stride + LANES <= right.len());
@@ -156,7 +162,7 @@ kernels! {
 
     /// Rows of logits become weights that add up to 1; columns from `n` on become 0.
     fn softmax(n: usize, columns: usize, keys: &[f32], logits: &mut [f32]) {
-        for row in logits.chunks_exact_mut(columns).take(n) {
+        for row in logits.chunks_exact_mut(columns) {
             row[n..].fill(f32::NEG_INFINITY);
             for (logit, key) in row.iter_mut().zip(keys) {
                 *logit += *key;
