@@ -22,6 +22,7 @@ use rayon::prelude::*;
 
 use super::bridge;
 use super::cpu::{Buffer, Matrix, Path, kernels, product, unset};
+use super::math::exp;
 
 /// Squared length that is added before a root is taken: a row of zeros stays one.
 const LENGTH_EPSILON: f32 = 1e-24;
@@ -192,8 +193,10 @@ impl State {
             .into_par_iter()
             .map_init(Buffer::default, |buffer, anchors| {
                 let logits = state.logits(&anchors, buffer);
-                let anchors = logits.chunks_exact(state.all()).zip(anchors);
-                anchors.map(|(logits, anchor)| one_loss(logits, anchor, state.partner(anchor))).collect()
+                let anchors = logits.chunks_exact_mut(state.all()).zip(anchors);
+                anchors
+                    .map(|(logits, anchor)| one_loss(path, logits, anchor, state.partner(anchor)))
+                    .collect()
             })
             .collect();
         let mut loss = 0f64;
@@ -217,19 +220,10 @@ impl State {
                 let logits = self.logits(&anchors, buffer);
                 for (row, anchor) in logits.chunks_exact_mut(all).zip(anchors.clone()) {
                     let partner = self.partner(anchor);
-                    // A pair of jets meets twice, with either as the anchor.
                     let (own, slope) = (self.others[anchor], self.slopes[anchor]);
-                    for (k, value) in row.iter_mut().enumerate() {
-                        *value = if k == anchor {
-                            0.0
-                        } else if k == partner {
-                            -scale * (slope + self.slopes[partner])
-                        } else {
-                            let as_anchor = slope * (*value - own).exp();
-                            let as_other = self.slopes[k] * (*value - self.others[k]).exp();
-                            scale * (as_anchor + as_other)
-                        };
-                    }
+                    pair_slopes(path, row, own, slope, &self.others, &self.slopes, scale);
+                    row[anchor] = 0.0;
+                    row[partner] = -scale * (slope + self.slopes[partner]);
                 }
                 let left = Matrix::rows(logits, anchors.len(), all, all);
                 product(dx, d, false, left, Matrix::rows(&self.unit, all, d, d));
@@ -241,23 +235,24 @@ impl State {
     }
 }
 
-/// Loss of one anchor, logarithm of the sum over others, slope.
-fn one_loss(logits: &[f32], anchor: usize, partner: usize) -> (f32, f32, f32) {
-    let others = || {
-        let each = logits.iter().enumerate();
-        each.filter(move |&(k, _)| k != anchor && k != partner).map(|(_, &logit)| logit)
-    };
-    // `max` would swallow a NaN.
-    let most = others().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
-    if most == f32::NEG_INFINITY {
+/// Loss of one anchor, logarithm of the sum over others, slope. The logits are used up.
+fn one_loss(path: Path, logits: &mut [f32], anchor: usize, partner: usize) -> (f32, f32, f32) {
+    let nothing = f32::NEG_INFINITY;
+    logits[anchor] = nothing;
+    let own = std::mem::replace(&mut logits[partner], nothing);
+    let most = logits.iter().fold(nothing, |most, &logit| if most > logit { most } else { logit });
+    if most == nothing {
         return (0.0, most, 0.0);
     }
-    let sum: f32 = others().map(|logit| (logit - most).exp()).sum();
-    let others = most + sum.ln();
-    let margin = others - logits[partner];
+    exponentials(path, logits, most);
+    // In double precision, so that thousands of jets add up to what they are.
+    let sum: f64 = logits.iter().map(|&term| f64::from(term)).sum();
+    let others = most + (sum as f32).ln();
+    let margin = others - own;
     let small = (-margin.abs()).exp();
     let loss = margin.max(0.0) + small.ln_1p();
     let slope = if margin > 0.0 { 1.0 / (1.0 + small) } else { small / (1.0 + small) };
+    // `max` swallows a NaN.
     (loss + 0.0 * margin, others, slope + 0.0 * margin)
 }
 
@@ -293,6 +288,22 @@ kernels! {
                 *value *= share;
             }
             *inverse = share;
+        }
+    }
+
+    /// `x = exp(x - most)`.
+    fn exponentials(x: &mut [f32], most: f32) {
+        for value in x {
+            *value = exp(*value - most);
+        }
+    }
+
+    /// From the logits of an anchor to the slopes of the loss in its similarities. Two jets meet twice, with either as
+    /// the anchor.
+    fn pair_slopes(row: &mut [f32], own: f32, slope: f32, others: &[f32], slopes: &[f32], scale: f32) {
+        let (others, slopes) = (&others[..row.len()], &slopes[..row.len()]);
+        for (k, value) in row.iter_mut().enumerate() {
+            *value = scale * (slope * exp(*value - own) + slopes[k] * exp(*value - others[k]));
         }
     }
 

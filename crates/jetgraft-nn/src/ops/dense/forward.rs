@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::{CpuLinear, Inputs, kernels};
 use crate::ops::bridge::{row_range, rows, slice};
-use crate::ops::cpu::{Buffer, Matrix, Path, product, split, unset};
+use crate::ops::cpu::{Buffer, Matrix, Path, in_turn, product, split, unset};
 
 /// Rows of a block, about: the block and what becomes of it stay in a second- and third-level cache, and a product
-/// of a block with a weight matrix is long enough for its overhead not to count.
+/// of a block with a weight matrix is long enough for its overhead not to count (640 rows take the same time).
 const BLOCK_ROWS: usize = 384;
 
 /// Partial sums of weight gradients that are kept apart, at most.
@@ -92,7 +90,8 @@ pub fn forward(inputs: &Inputs, keep: bool, path: Path) -> (Vec<f32>, Passed) {
         .zip(blocks.split(&mut passed.inverse, 1))
         .enumerate()
         .collect();
-    work.into_par_iter().for_each_init(
+    in_turn(
+        work,
         || (Buffer::default(), Vec::new()),
         |(scratch, spare), (block, (((y, hidden), normalised), inverse))| {
             let range = blocks.range(block);

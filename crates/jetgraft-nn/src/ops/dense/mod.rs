@@ -21,7 +21,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
 
 use super::bridge;
-use super::cpu::Path;
+use super::cpu::{Path, in_pool};
 use super::dropout::Dropout;
 
 /// A linear map, `x W + b`.
@@ -235,14 +235,14 @@ fn run<const N: usize>(inputs: Inputs, parents: [NodeGuard; N], lifted: bool) ->
     let graph = Tensor::from_primitive::<Autodiff<Flex>>;
     match DenseBackward.prepare::<NoCheckpointing>(parents).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
-            let (values, passed) = forward::forward(&inputs, true, path);
+            let (values, passed) = in_pool(|| forward::forward(&inputs, true, path));
             let y = bridge::tensor(values, shape);
             // The sign of the output tells where its ReLU let something through.
             let kept = inputs.relu.then(|| y.clone());
             graph(prepared.finish(Arc::new(Saved { inputs, passed, y: kept }), y))
         }
         OpsKind::UnTracked(prepared) => {
-            let y = bridge::tensor(forward::forward(&inputs, false, path).0, shape);
+            let y = bridge::tensor(in_pool(|| forward::forward(&inputs, false, path)).0, shape);
             if lifted { graph(prepared.finish(y)) } else { Tensor::from_primitive::<Flex>(y) }
         }
     }
@@ -276,7 +276,7 @@ impl<const N: usize> Backward<Flex, N> for DenseBackward {
             map: wanted[last_map],
         };
         let (dy, y) = (bridge::slice(&dy), y.as_ref().map_or(&[][..], bridge::slice));
-        let found = backward::backward(inputs, passed, y, dy, wanted, Path::current());
+        let found = in_pool(|| backward::backward(inputs, passed, y, dy, wanted, Path::current()));
 
         let (rows, c) = (inputs.rows(), inputs.map.outputs());
         let mut ordered: Vec<(Vec<f32>, [usize; 2])> = vec![(found.x, [rows, inputs.x.layout().shape()[1]])];
