@@ -42,11 +42,26 @@ impl EnergyUnit {
     }
 }
 
-/// Names of the columns of a file of jets; the defaults are the house's own names.
+/// What an input reads of constituents beyond their momenta. Columns for it are looked for only where it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Extras {
+    /// Charge and kind, from the six columns `part_charge` and `part_is_*` where all are there, else from `part_pdgid`.
+    pub identity: bool,
+    /// Impact parameters with errors, from `part_d0val`, `part_d0err`, `part_dzval`, `part_dzerr`.
+    pub displacement: bool,
+}
+
+/// Names of the columns of a file of jets; the defaults are the house's own names, and JetClass's for what lies beyond
+/// the momenta.
 ///
 /// With `form` absent the constituents are taken in the form whose four columns are all there, relative first.
 /// In Cartesian form `jet_index`, `jet_pt`, `jet_eta`, `jet_phi` and `jet_mass` may be missing from the file: they
-/// are then 0 and those of the constituents' sum.
+/// are then 0 and those of the constituents' sum. Where `jet_mass` alone is missing and `jet_energy` is there, the mass
+/// is that of the energy.
+///
+/// `part_deta` is the constituent's pseudorapidity minus the jet's, with its sign. JetClass's column of that name has the
+/// sign of the jet's pseudorapidity multiplied in: read JetClass in Cartesian form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JetColumns {
@@ -62,6 +77,8 @@ pub struct JetColumns {
     pub jet_phi: String,
     /// Mass of the jet.
     pub jet_mass: String,
+    /// Energy of the jet, in the place of a missing mass.
+    pub jet_energy: String,
     /// How constituents are written; found out when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub form: Option<ConstituentForm>,
@@ -81,6 +98,28 @@ pub struct JetColumns {
     pub pz: String,
     /// List: energies (Cartesian form).
     pub energy: String,
+    /// List: charges, units of e.
+    pub part_charge: String,
+    /// List: 1 for charged hadrons, else 0.
+    pub part_is_charged_hadron: String,
+    /// List: 1 for neutral hadrons, else 0.
+    pub part_is_neutral_hadron: String,
+    /// List: 1 for photons, else 0.
+    pub part_is_photon: String,
+    /// List: 1 for electrons, else 0.
+    pub part_is_electron: String,
+    /// List: 1 for muons, else 0.
+    pub part_is_muon: String,
+    /// List: particle numbers of the Particle Data Group, from which charge and kind follow.
+    pub part_pdgid: String,
+    /// List: transverse impact parameters, mm.
+    pub part_d0val: String,
+    /// List: their errors, mm.
+    pub part_d0err: String,
+    /// List: longitudinal impact parameters, mm.
+    pub part_dzval: String,
+    /// List: their errors, mm.
+    pub part_dzerr: String,
     /// Unit of all energies, momenta and masses.
     pub unit: EnergyUnit,
 }
@@ -95,6 +134,7 @@ impl Default for JetColumns {
             jet_eta: name("jet_eta"),
             jet_phi: name("jet_phi"),
             jet_mass: name("jet_mass"),
+            jet_energy: name("jet_energy"),
             form: None,
             part_pt: name("part_pt"),
             part_deta: name("part_deta"),
@@ -104,9 +144,29 @@ impl Default for JetColumns {
             py: name("py"),
             pz: name("pz"),
             energy: name("energy"),
+            part_charge: name("part_charge"),
+            part_is_charged_hadron: name("part_isChargedHadron"),
+            part_is_neutral_hadron: name("part_isNeutralHadron"),
+            part_is_photon: name("part_isPhoton"),
+            part_is_electron: name("part_isElectron"),
+            part_is_muon: name("part_isMuon"),
+            part_pdgid: name("part_pdgid"),
+            part_d0val: name("part_d0val"),
+            part_d0err: name("part_d0err"),
+            part_dzval: name("part_dzval"),
+            part_dzerr: name("part_dzerr"),
             unit: EnergyUnit::GeV,
         }
     }
+}
+
+/// Where charge and kind come from.
+#[derive(Clone, Debug)]
+pub(crate) enum IdentityColumns {
+    /// Charge, then the flags in the order of [`Jets::identity`](crate::Jets::identity).
+    Flags([String; 6]),
+    /// Particle numbers.
+    Pdg(String),
 }
 
 /// A mapping checked against one file.
@@ -117,10 +177,16 @@ pub(crate) struct Resolved {
     pub event_id: Option<String>,
     /// `None`: zero.
     pub jet_index: Option<String>,
-    /// pt, eta, phi, mass; `None`: from the constituents.
+    /// pt, eta, phi, and mass or energy; `None`: from the constituents.
     pub jet: Option<[String; 4]>,
+    /// Whether the last of `jet` is the energy.
+    pub jet_energy: bool,
     /// Four lists in the order of the form.
     pub lists: [String; 4],
+    /// Charge and kind, where asked for.
+    pub identity: Option<IdentityColumns>,
+    /// Impact parameters, where asked for.
+    pub displacement: Option<[String; 4]>,
     /// Whether element 0 of a LundNet line is the sum of the rest.
     pub first_is_sum: Option<String>,
 }
@@ -129,12 +195,19 @@ impl Resolved {
     /// All columns to read, without repetition.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
+        let identity: &[String] = match &self.identity {
+            Some(IdentityColumns::Flags(names)) => names,
+            Some(IdentityColumns::Pdg(name)) => std::slice::from_ref(name),
+            None => &[],
+        };
         let all = self
             .event_id
             .iter()
             .chain(&self.jet_index)
             .chain(self.jet.iter().flatten())
             .chain(&self.lists)
+            .chain(identity)
+            .chain(self.displacement.iter().flatten())
             .chain(&self.first_is_sum);
         for name in all {
             if !names.contains(name) {
@@ -147,7 +220,12 @@ impl Resolved {
 
 impl JetColumns {
     /// Checks the mapping against a file's columns.
-    pub(crate) fn resolve(&self, path: &Path, columns: &[ColumnSpec]) -> Result<Resolved, DataError> {
+    pub(crate) fn resolve(
+        &self,
+        path: &Path,
+        columns: &[ColumnSpec],
+        extras: Extras,
+    ) -> Result<Resolved, DataError> {
         let there = |name: &String| columns.iter().any(|column| column.name == *name);
         let relative = [&self.part_pt, &self.part_deta, &self.part_dphi, &self.part_energy];
         let cartesian = [&self.px, &self.py, &self.pz, &self.energy];
@@ -200,7 +278,9 @@ impl JetColumns {
         } else {
             None
         };
-        let jet = [&self.jet_pt, &self.jet_eta, &self.jet_phi, &self.jet_mass];
+        let jet_energy = !there(&self.jet_mass) && there(&self.jet_energy);
+        let last = if jet_energy { &self.jet_energy } else { &self.jet_mass };
+        let jet = [&self.jet_pt, &self.jet_eta, &self.jet_phi, last];
         let jet = if form == ConstituentForm::Cartesian && !jet.iter().any(|name| there(name)) {
             None
         } else {
@@ -210,7 +290,51 @@ impl JetColumns {
             Some(jet.map(String::clone))
         };
         let first_is_sum = there(&"element0_is_sum".to_owned()).then(|| "element0_is_sum".to_owned());
-        Ok(Resolved { form, event_id, jet_index, jet, lists: lists.map(String::clone), first_is_sum })
+        let identity = if extras.identity { Some(self.identity(path, columns)?) } else { None };
+        let displacement = if extras.displacement {
+            let names = [&self.part_d0val, &self.part_d0err, &self.part_dzval, &self.part_dzerr];
+            for name in names {
+                let what = "impact parameters; `input.features = \"kinpid\"` does without";
+                expect(path, columns, name, what, Kind::List)?;
+            }
+            Some(names.map(String::clone))
+        } else {
+            None
+        };
+        Ok(Resolved {
+            form,
+            event_id,
+            jet_index,
+            jet,
+            jet_energy,
+            lists: lists.map(String::clone),
+            identity,
+            displacement,
+            first_is_sum,
+        })
+    }
+
+    /// The columns of charge and kind: all six, or else the particle number.
+    fn identity(&self, path: &Path, columns: &[ColumnSpec]) -> Result<IdentityColumns, DataError> {
+        let names = [
+            &self.part_charge,
+            &self.part_is_charged_hadron,
+            &self.part_is_neutral_hadron,
+            &self.part_is_photon,
+            &self.part_is_electron,
+            &self.part_is_muon,
+        ];
+        let there = |name: &String| columns.iter().any(|column| column.name == *name);
+        let what = "charge and kind of constituents; a column `part_pdgid` of particle numbers will do too, and \
+                    `input.features = \"kin\"` does without";
+        if there(&self.part_pdgid) && !names.iter().all(|name| there(name)) {
+            expect(path, columns, &self.part_pdgid, what, Kind::List)?;
+            return Ok(IdentityColumns::Pdg(self.part_pdgid.clone()));
+        }
+        for name in names {
+            expect(path, columns, name, what, Kind::List)?;
+        }
+        Ok(IdentityColumns::Flags(names.map(String::clone)))
     }
 }
 
@@ -264,7 +388,7 @@ mod tests {
     }
 
     fn resolve(columns: &[ColumnSpec]) -> Result<Resolved, DataError> {
-        JetColumns::default().resolve(Path::new("x.parquet"), columns)
+        JetColumns::default().resolve(Path::new("x.parquet"), columns, Extras::default())
     }
 
     #[test]

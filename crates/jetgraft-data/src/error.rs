@@ -215,6 +215,15 @@ pub enum DataError {
         expected: String,
     },
 
+    /// A jet that an input cannot be made of, where an error is asked for instead of a dropped jet.
+    #[error("{place}: {reason}")]
+    BadJet {
+        /// Which jet.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// The physics refused.
     #[error("{place}: {source}")]
     Physics {
@@ -265,7 +274,9 @@ impl DataError {
             Self::ColumnType { .. } => Some(
                 "map another column under `columns` of the task; `jetgraft inspect FILE` lists types".into(),
             ),
-            Self::BadRow { .. } => Some("`on_bad = \"drop\"` leaves such rows out and counts them".into()),
+            Self::BadRow { .. } | Self::BadJet { .. } => {
+                Some("`on_bad = \"drop\"` leaves such rows out and counts them".into())
+            }
             Self::RaggedMismatch { .. } => {
                 Some("these columns do not belong to the same particles; check `columns` of the task".into())
             }

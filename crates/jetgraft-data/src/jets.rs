@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use arrow::record_batch::RecordBatch;
-use jetgraft_physics::FourMomentum;
+use jetgraft_physics::{FourMomentum, pdg};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::columns::{ConstituentForm, JetColumns, Resolved};
+use crate::columns::{ConstituentForm, Extras, IdentityColumns, JetColumns, Resolved};
 use crate::error::DataError;
 use crate::formats::lund_json::numbered_event_id;
 use crate::formats::{OpenOptions, open_with};
@@ -78,6 +78,8 @@ pub struct JetQuery {
     pub keep_unlabelled: bool,
     /// What happens to rows with NaN, infinities, nulls or no constituents.
     pub on_bad: OnBad,
+    /// What to read of constituents beyond their momenta.
+    pub extras: Extras,
     /// Choices that only one format has.
     pub open: OpenOptions,
 }
@@ -110,6 +112,12 @@ pub struct Jets {
     pub offsets: Vec<usize>,
     /// `[P]`: momenta in the laboratory, GeV.
     pub constituents: Vec<FourMomentum>,
+    /// `[P]`: charge (units of e), then 1 or 0 for charged hadron, neutral hadron, photon, electron, muon; `None` where the
+    /// query did not ask ([`Extras::identity`]).
+    pub identity: Option<Vec<[f32; 6]>>,
+    /// `[P]`: transverse impact parameter, its error, longitudinal one, its error, as in the file (JetClass: mm); `None`
+    /// where the query did not ask ([`Extras::displacement`]).
+    pub displacement: Option<Vec<[f32; 4]>>,
 }
 
 impl Jets {
@@ -155,6 +163,7 @@ impl Jets {
             offsets.push(constituents.len());
         }
         let floats = |values: &[f64]| rows.iter().map(|row| values[*row]).collect();
+        let ranges = || rows.iter().map(|row| self.offsets[*row]..self.offsets[row + 1]);
         Self {
             event_id: rows.iter().map(|row| self.event_id[*row]).collect(),
             jet_index: rows.iter().map(|row| self.jet_index[*row]).collect(),
@@ -165,15 +174,46 @@ impl Jets {
             jet_mass_gev: floats(&self.jet_mass_gev),
             offsets,
             constituents,
+            identity: self
+                .identity
+                .as_ref()
+                .map(|of| ranges().flat_map(|range| &of[range]).copied().collect()),
+            displacement: self
+                .displacement
+                .as_ref()
+                .map(|of| ranges().flat_map(|range| &of[range]).copied().collect()),
         }
     }
 
-    /// Appends other jets.
+    /// Jets without any, with room for what a query asks for.
+    fn none(extras: Extras) -> Self {
+        Self {
+            offsets: vec![0],
+            identity: extras.identity.then(Vec::new),
+            displacement: extras.displacement.then(Vec::new),
+            ..Self::default()
+        }
+    }
+
+    /// Takes back constituents beyond the first `count`.
+    fn truncate_constituents(&mut self, count: usize) {
+        self.constituents.truncate(count);
+        if let Some(identity) = &mut self.identity {
+            identity.truncate(count);
+        }
+        if let Some(displacement) = &mut self.displacement {
+            displacement.truncate(count);
+        }
+    }
+
+    /// Appends other jets. What only one of the two knows of its constituents is lost.
     pub fn append(&mut self, other: &Self) {
         if self.offsets.is_empty() {
             self.offsets.push(0);
         }
         let base = self.constituents.len();
+        append_column(&mut self.identity, &other.identity, self.event_id.is_empty());
+        append_column(&mut self.displacement, &other.displacement, self.event_id.is_empty());
         self.event_id.extend_from_slice(&other.event_id);
         self.jet_index.extend_from_slice(&other.jet_index);
         self.label.extend_from_slice(&other.label);
@@ -183,6 +223,14 @@ impl Jets {
         self.jet_mass_gev.extend_from_slice(&other.jet_mass_gev);
         self.constituents.extend_from_slice(&other.constituents);
         self.offsets.extend(other.offsets.iter().skip(1).map(|offset| base + offset));
+    }
+}
+
+fn append_column<T: Copy>(mine: &mut Option<Vec<T>>, other: &Option<Vec<T>>, first: bool) {
+    match (&mut *mine, other) {
+        (Some(mine), Some(other)) => mine.extend_from_slice(other),
+        (None, Some(other)) if first => *mine = Some(other.clone()),
+        _ => *mine = None,
     }
 }
 
@@ -234,7 +282,7 @@ impl Events {
 pub fn load_jets(query: &JetQuery) -> Result<(Jets, Ledger, Manifest), DataError> {
     check_classes(query)?;
     let (pieces, ledger, manifest) = load(query, false)?;
-    let mut jets = Jets { offsets: vec![0], ..Jets::default() };
+    let mut jets = Jets::none(query.extras);
     jets.constituents.reserve(pieces.iter().map(|piece| piece.constituents.len()).sum());
     for piece in pieces {
         jets.append(&piece);
@@ -264,6 +312,7 @@ pub fn load_events(query: &JetQuery) -> Result<(Events, Ledger, Manifest), DataE
     let query = JetQuery {
         classes: Vec::new(),
         columns: JetColumns { form: Some(ConstituentForm::Cartesian), ..query.columns.clone() },
+        extras: Extras::default(),
         ..query.clone()
     };
     let (pieces, ledger, manifest) = load(&query, true)?;
@@ -316,7 +365,7 @@ impl Plan {
     fn new(query: &JetQuery, path: &PathBuf, events: bool) -> Result<Self, DataError> {
         let reader = open_with(path, &query.open)?;
         let columns = reader.columns().to_vec();
-        let mut resolved = query.columns.resolve(path, &columns)?;
+        let mut resolved = query.columns.resolve(path, &columns, query.extras)?;
         if events {
             resolved.jet = None;
             resolved.jet_index = None;
@@ -415,7 +464,7 @@ fn read_group(
     group: usize,
     events: bool,
 ) -> Result<(Jets, Ledger), DataError> {
-    let mut jets = Jets { offsets: vec![0], ..Jets::default() };
+    let mut jets = Jets::none(query.extras);
     let mut ledger = Ledger::default();
     let mut first_row = plan.reader.first_row(group);
     for batch in plan.reader.read(group, &plan.names)? {
@@ -460,6 +509,12 @@ impl Lists {
                 .map(|value| f64::from(*value))
                 .collect(),
             (DataType::Float64, 0) => values.as_primitive_opt::<Float64Type>()?.values().to_vec(),
+            // Flags may be written as truth values.
+            (DataType::Boolean, _) => values
+                .as_boolean_opt()?
+                .iter()
+                .map(|value| value.map_or(f64::NAN, |truth| f64::from(u8::from(truth))))
+                .collect(),
             _ => float_values(values)?.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect(),
         };
         Some(Self {
@@ -476,6 +531,30 @@ impl Lists {
         }
         self.values.get(self.offsets[row]..self.offsets[row + 1])
     }
+}
+
+/// The list columns of one batch.
+#[derive(Default)]
+struct ConstituentLists {
+    momenta: Vec<Lists>,
+    /// Charge and flags, or particle numbers.
+    identity: Vec<Lists>,
+    /// Whether `identity` is particle numbers.
+    by_number: bool,
+    displacement: Vec<Lists>,
+}
+
+/// Charge and flags of a particle number; `None` if it is none.
+fn by_number(number: f64) -> Option<[f32; 6]> {
+    let code = number as i32;
+    if f64::from(code) != number {
+        return None;
+    }
+    let kind = pdg::kind(code)?;
+    let mut values = [0.0; 6];
+    values[0] = pdg::charge(code)? as f32;
+    values[1 + kind as usize] = 1.0;
+    Some(values)
 }
 
 impl BatchReader<'_> {
@@ -531,11 +610,26 @@ impl BatchReader<'_> {
             ]),
             None => None,
         };
-        let lists = resolved
-            .lists
-            .iter()
-            .map(|name| Lists::new(self.column(name)?).ok_or_else(|| self.wrong(name, "lists of numbers")))
-            .collect::<Result<Vec<_>, _>>()?;
+        let lists_of = |names: &[String]| {
+            names
+                .iter()
+                .map(|name| {
+                    Lists::new(self.column(name)?).ok_or_else(|| self.wrong(name, "lists of numbers"))
+                })
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let mut columns = ConstituentLists { momenta: lists_of(&resolved.lists)?, ..Default::default() };
+        match &resolved.identity {
+            Some(IdentityColumns::Flags(names)) => columns.identity = lists_of(names)?,
+            Some(IdentityColumns::Pdg(name)) => {
+                columns.identity = lists_of(std::slice::from_ref(name))?;
+                columns.by_number = true;
+            }
+            None => {}
+        }
+        if let Some(names) = &resolved.displacement {
+            columns.displacement = lists_of(names)?;
+        }
         if let Some(name) = &resolved.first_is_sum {
             self.note_first_element(name, ledger)?;
         }
@@ -581,6 +675,11 @@ impl BatchReader<'_> {
             };
             let axis = match axis.as_ref().map(|axis| axis.each_ref().map(|values| values[row])) {
                 None => None,
+                Some([Some(pt), Some(eta), Some(phi), Some(energy)]) if resolved.jet_energy => {
+                    let p = pt * eta.cosh();
+                    let m2 = (energy - p) * (energy + p);
+                    Some([pt, eta, phi, m2.abs().sqrt().copysign(m2)])
+                }
                 Some([Some(pt), Some(eta), Some(phi), Some(mass)]) => Some([pt, eta, phi, mass]),
                 Some(_) => {
                     self.bad(row, "null jet momentum", ledger)?;
@@ -588,10 +687,10 @@ impl BatchReader<'_> {
                 }
             };
             let start = jets.constituents.len();
-            match self.constituents(row, axis, &lists, &mut jets.constituents)? {
+            match self.constituents(row, axis, &columns, jets)? {
                 Ok(left_out) => padding += left_out,
                 Err(reason) => {
-                    jets.constituents.truncate(start);
+                    jets.truncate_constituents(start);
                     self.bad(row, reason, ledger)?;
                     continue;
                 }
@@ -610,7 +709,7 @@ impl BatchReader<'_> {
                     continue;
                 }
                 if !kinematics.iter().all(|value| value.is_finite()) {
-                    jets.constituents.truncate(start);
+                    jets.truncate_constituents(start);
                     self.bad(row, "jet momentum not finite", ledger)?;
                     continue;
                 }
@@ -679,32 +778,33 @@ impl BatchReader<'_> {
         &self,
         row: usize,
         axis: Option<[f64; 4]>,
-        lists: &[Lists],
-        constituents: &mut Vec<FourMomentum>,
+        columns: &ConstituentLists,
+        jets: &mut Jets,
     ) -> Result<Result<u64, &'static str>, DataError> {
         let mut parts: [&[f64]; 4] = [&[]; 4];
-        for (part, list) in parts.iter_mut().zip(lists) {
+        for (part, list) in parts.iter_mut().zip(&columns.momenta) {
             match list.row(row) {
                 Some(values) => *part = values,
                 None => return Ok(Err("null constituents")),
             }
         }
         let length = parts[0].len();
-        if let Some(other) = parts.iter().position(|part| part.len() != length) {
-            return Err(DataError::RaggedMismatch {
-                path: self.plan.reader.path().to_owned(),
-                row: self.first_row + row as u64,
-                first: self.plan.resolved.lists[0].clone(),
-                first_len: length,
-                second: self.plan.resolved.lists[other].clone(),
-                second_len: parts[other].len(),
-            });
+        let mut extras: Vec<&[f64]> = Vec::new();
+        for list in columns.identity.iter().chain(&columns.displacement) {
+            match list.row(row) {
+                Some(values) => extras.push(values),
+                None => return Ok(Err("null constituents")),
+            }
+        }
+        let lengths = parts.iter().chain(&extras).map(|part| part.len());
+        if let Some((other, second_len)) = lengths.enumerate().find(|(_, other)| *other != length) {
+            return Err(self.uneven(row, length, other, second_len));
         }
         let unit = self.query.columns.unit.in_gev();
         let [_, jet_eta, jet_phi, _] = axis.unwrap_or_default();
         let mut padding = 0;
         let [first, second, third, fourth] = parts;
-        for (((&a, &b), &c), &d) in first.iter().zip(second).zip(third).zip(fourth) {
+        for (at, (((&a, &b), &c), &d)) in first.iter().zip(second).zip(third).zip(fourth).enumerate() {
             let momentum = match self.plan.resolved.form {
                 ConstituentForm::Relative if a == 0.0 && d == 0.0 => FourMomentum::default(),
                 ConstituentForm::Relative => {
@@ -721,11 +821,53 @@ impl BatchReader<'_> {
             }
             if momentum == FourMomentum::default() {
                 padding += 1;
-            } else {
-                constituents.push(momentum);
+                continue;
+            }
+            jets.constituents.push(momentum);
+            let (identity, displacement) = extras.split_at(columns.identity.len());
+            if let Some(out) = &mut jets.identity {
+                let found = if columns.by_number {
+                    by_number(identity[0][at])
+                } else {
+                    let values: [f32; 6] = std::array::from_fn(|column| identity[column][at] as f32);
+                    values.iter().all(|value| value.is_finite()).then_some(values)
+                };
+                match found {
+                    Some(values) => out.push(values),
+                    None if columns.by_number => {
+                        return Ok(Err("constituent of a number that is no particle"));
+                    }
+                    None => return Ok(Err("constituent not finite")),
+                }
+            }
+            if let Some(out) = &mut jets.displacement {
+                let values: [f32; 4] = std::array::from_fn(|column| displacement[column][at] as f32);
+                if !values.iter().all(|value| value.is_finite()) {
+                    return Ok(Err("constituent not finite"));
+                }
+                out.push(values);
             }
         }
         Ok(Ok(padding))
+    }
+
+    /// Lists of one row that differ in length; `other` counts through momenta, identity, displacement.
+    fn uneven(&self, row: usize, first_len: usize, other: usize, second_len: usize) -> DataError {
+        let resolved = &self.plan.resolved;
+        let identity: &[String] = match &resolved.identity {
+            Some(IdentityColumns::Flags(names)) => names,
+            Some(IdentityColumns::Pdg(name)) => std::slice::from_ref(name),
+            None => &[],
+        };
+        let mut names = resolved.lists.iter().chain(identity).chain(resolved.displacement.iter().flatten());
+        DataError::RaggedMismatch {
+            path: self.plan.reader.path().to_owned(),
+            row: self.first_row + row as u64,
+            first: resolved.lists[0].clone(),
+            first_len,
+            second: names.nth(other).cloned().unwrap_or_default(),
+            second_len,
+        }
     }
 
     fn note_first_element(&self, name: &str, ledger: &mut Ledger) -> Result<(), DataError> {
@@ -747,6 +889,6 @@ impl BatchReader<'_> {
 /// # Errors
 /// As the mapping in [`load_jets`].
 pub fn mapped_columns(columns: &JetColumns, table: &dyn TableReader) -> Result<Vec<ColumnSpec>, DataError> {
-    let names = columns.resolve(table.path(), table.columns())?.names();
+    let names = columns.resolve(table.path(), table.columns(), Extras::default())?.names();
     Ok(table.columns().iter().filter(|column| names.contains(&column.name)).cloned().collect())
 }

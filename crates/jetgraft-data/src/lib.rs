@@ -2,7 +2,8 @@
 //!
 //! * [`formats`]: one file or folder per format behind one [`table`] contract; [`open`] recognises a file by its content
 //! * [`columns`], [`select`], [`jets`]: which columns, which rows, which class; [`load_jets`] reads them on threads
-//! * [`mod@lund_graphs`]: jets to graphs of declusterings
+//! * [`input`]: what a network reads of a jet, of one of three kinds: [`mod@lund_graphs`] (declusterings), [`particles`]
+//!   (constituents), [`high_level`] (variables of the whole jet)
 //! * [`graph_set`]: ragged sets in memory, and packed batches of them
 //! * [`split`], [`subset`], [`loader`], [`standardise`]: who trains on what, in which order, on which scale
 //! * [`ledger`], [`manifest`]: read = used + dropped by reason; which files, with digests
@@ -32,12 +33,15 @@ pub mod columns;
 mod error;
 pub mod formats;
 pub mod graph_set;
+pub mod high_level;
+pub mod input;
 pub mod inspect;
 pub mod jets;
 pub mod ledger;
 pub mod loader;
 pub mod lund_graphs;
 pub mod manifest;
+pub mod particles;
 pub mod select;
 pub mod split;
 pub mod standardise;
@@ -45,16 +49,19 @@ pub mod subset;
 pub mod table;
 pub mod writer;
 
-pub use columns::{ConstituentForm, EnergyUnit, JetColumns};
+pub use columns::{ConstituentForm, EnergyUnit, Extras, JetColumns};
 pub use error::{DataError, nearest};
 pub use formats::{OpenOptions, open, open_with};
 pub use graph_set::{GraphSet, PackedBatch, PackedEdges};
+pub use high_level::{HighLevelInput, Variable};
+pub use input::{Feature, InputSpec};
 pub use inspect::{Inspection, inspect};
 pub use jets::{ClassSpec, Events, JetQuery, Jets, NO_LABEL, OnBad, load_events, load_jets};
 pub use ledger::Ledger;
 pub use loader::{Batching, LastBatch, Loader, epoch_order};
 pub use lund_graphs::{FeatureSet, LundInput, PsiForm, lund_graphs};
 pub use manifest::{FileEntry, Manifest};
+pub use particles::{JetReference, ParticleFeatures, ParticleInput};
 pub use select::Selection;
 pub use split::{Part, Split, SplitRows, check_disjoint, partition};
 pub use standardise::Standardisation;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 use crate::graph_set::GraphSet;
+use crate::input::{Refusal, collect, place};
 use crate::jets::{Jets, OnBad};
 use crate::ledger::Ledger;
 
@@ -29,9 +30,6 @@ impl LundInput {
         format!("{}; {}; {}", self.features.describe(), self.cuts.describe(), self.psi.describe())
     }
 }
-
-/// Jets that one thread takes at a time.
-const CHUNK: usize = 256;
 
 /// Reclusters every jet and takes it apart, on the threads of the current `rayon` pool; order is kept and the
 /// result does not depend on the number of threads.
@@ -58,60 +56,23 @@ pub fn lund_graphs_with(
     on_bad: OnBad,
 ) -> Result<(GraphSet, Ledger), DataError> {
     check_cuts(&input.cuts)?;
-    let width = input.features.len();
     let empty = || {
         let names = input.features.names().iter().map(|name| (*name).to_owned()).collect();
         GraphSet::empty(names, true, false)
     };
-    let starts: Vec<usize> = (0..jets.len()).step_by(CHUNK).collect();
-    let pieces: Vec<Result<(GraphSet, Ledger), DataError>> = starts
-        .par_iter()
-        .map_init(LundWorkspace::new, |workspace, start| {
-            let mut graphs = empty();
-            let mut parents = Vec::new();
-            let mut ledger = Ledger::default();
-            for jet in *start..(start + CHUNK).min(jets.len()) {
-                match workspace.tree(jets.constituents_of(jet), &input.cuts) {
-                    Ok(tree) => {
-                        let before = graphs.features.len();
-                        tree.features(input.features, input.psi, &mut graphs.features);
-                        if !graphs.features[before..].iter().all(|value| value.is_finite()) {
-                            graphs.features.truncate(before);
-                            ledger.drop_row("a Lund coordinate is not finite");
-                            continue;
-                        }
-                        tree.parents(&mut parents);
-                        debug_assert_eq!(graphs.features.len(), parents.len() * width);
-                        ledger.note("jets without a declustering", u64::from(tree.nodes.is_empty()));
-                    }
-                    Err(source) if on_bad == OnBad::Error => {
-                        return Err(DataError::Physics { place: place(jets, jet), source });
-                    }
-                    Err(_) => {
-                        ledger.drop_row("constituents that cannot be clustered");
-                        continue;
-                    }
-                }
-                graphs.node_offsets.push(parents.len());
-                graphs.event_id.push(jets.event_id[jet]);
-                graphs.label.push(jets.label[jet]);
-                graphs.jet_pt_gev.push(jets.jet_pt_gev[jet] as f32);
-                graphs.jet_mass_gev.push(jets.jet_mass_gev[jet] as f32);
-                ledger.use_row();
-            }
-            graphs.parents = Some(parents);
-            Ok((graphs, ledger))
-        })
-        .collect();
-    let mut graphs = empty();
-    let mut ledger = Ledger::default();
-    for piece in pieces {
-        let (part, counts) = piece?;
-        graphs.append(part);
-        ledger.merge(&counts);
-    }
-    ledger.check()?;
-    Ok((graphs, ledger))
+    collect(jets, on_bad, empty, LundWorkspace::new, |workspace, jet, graphs, ledger| {
+        let tree = workspace
+            .tree(jets.constituents_of(jet), &input.cuts)
+            .map_err(|source| Refusal::physics("constituents that cannot be clustered", source))?;
+        let before = graphs.features.len();
+        tree.features(input.features, input.psi, &mut graphs.features);
+        if !graphs.features[before..].iter().all(|value| value.is_finite()) {
+            return Err(Refusal::reason("a Lund coordinate is not finite"));
+        }
+        tree.parents(graphs.parents.get_or_insert_default());
+        ledger.note("jets without a declustering", u64::from(tree.nodes.is_empty()));
+        Ok(())
+    })
 }
 
 /// Lund trees of all jets, in order, with every coordinate, for files and figures; for each jet its tree or why there
@@ -135,13 +96,9 @@ pub fn lund_trees(jets: &Jets, cuts: &LundCuts) -> Result<Vec<Result<LundTree, D
 }
 
 /// Refuses cuts that make no sense before any jet is blamed for them.
-fn check_cuts(cuts: &LundCuts) -> Result<(), DataError> {
+pub(crate) fn check_cuts(cuts: &LundCuts) -> Result<(), DataError> {
     LundWorkspace::new()
         .tree(&[], cuts)
         .map(drop)
         .map_err(|source| DataError::Physics { place: "Lund cuts".into(), source })
-}
-
-fn place(jets: &Jets, jet: usize) -> String {
-    format!("jet {} of event {}", jets.jet_index[jet], jets.event_id[jet])
 }

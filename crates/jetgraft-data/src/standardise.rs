@@ -36,7 +36,7 @@ impl Standardisation {
         let nodes: usize = rows.iter().map(|row| graphs.nodes_of(*row)).sum();
         if nodes == 0 {
             return Err(DataError::Empty {
-                what: "declusterings to learn the standardisation from".into(),
+                what: "nodes to learn the standardisation from".into(),
                 detail: format!("{} training jets without any", rows.len()),
             });
         }

@@ -18,6 +18,23 @@ pub fn uniform(seed: u64, name: &str, count: usize, bound: f32) -> Vec<f32> {
         .collect()
 }
 
+/// `count` values from a normal distribution of mean 0 and the given standard deviation, drawn from `seed` and the
+/// tensor's `name` (Box and Muller 1958).
+pub fn normal(seed: u64, name: &str, count: usize, deviation: f64) -> Vec<f32> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(name.as_bytes());
+    let mut random = ChaCha8Rng::from_seed(*hasher.finalize().as_bytes());
+    // In (0, 1], so that its logarithm is finite.
+    let mut unit = || ((random.next_u64() >> 11) + 1) as f64 * (1.0 / (1u64 << 53) as f64);
+    (0..count)
+        .map(|_| {
+            let radius = (-2.0 * unit().ln()).sqrt();
+            (deviation * radius * (2.0 * std::f64::consts::PI * unit()).cos()) as f32
+        })
+        .collect()
+}
+
 /// Dropout mask of a `[rows, columns]` activation: 0 with probability `rate`, else `1 / (1 - rate)`.
 ///
 /// The entry at a position is a hash of the seed and the position (SplitMix64's finaliser), so the mask does
@@ -65,6 +82,19 @@ mod tests {
         // Mean 0 and variance bound^2 / 3, each within five standard errors.
         assert!(mean.abs() < 5.0 * 0.25 / (3f32 * 4e4).sqrt());
         assert!((square - 0.0625 / 3.0).abs() < 5.0 * 0.0625 * (4.0f32 / 45.0 / 4e4).sqrt());
+    }
+
+    #[test]
+    fn normal_values_have_their_moments() {
+        assert_eq!(normal(1, "a", 10, 0.5), normal(1, "a", 10, 0.5));
+        assert_ne!(normal(1, "a", 10, 0.5), normal(2, "a", 10, 0.5));
+        let many: Vec<f64> =
+            normal(3, "w", 40_000, 0.25).into_iter().map(|value| f64::from(value) / 0.25).collect();
+        let moment = |power: i32| many.iter().map(|value| value.powi(power)).sum::<f64>() / 4e4;
+        // Moments 0, 1 and 3 with variances 1, 2 and 96 per value, each within five standard errors.
+        assert!(moment(1).abs() < 5.0 / 200.0);
+        assert!((moment(2) - 1.0).abs() < 5.0 * 2f64.sqrt() / 200.0);
+        assert!((moment(4) - 3.0).abs() < 5.0 * 96f64.sqrt() / 200.0);
     }
 
     #[test]

@@ -32,8 +32,9 @@ fn golden() -> Option<Tensors> {
 }
 
 fn network(golden: &Tensors, device: &Device) -> ParticleTransformer {
-    let weights =
-        golden.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("param.")?.to_owned(), tensor.clone())));
+    let weights = golden
+        .iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("param.")?.to_owned(), tensor.clone())));
     let imported = from_foreign(&weights.collect()).unwrap();
     let config = ParticleTransformerConfig { padding: Padding::Weaver, ..imported.config };
     let network = ParticleTransformer::new(&config, 0, device).unwrap();
@@ -189,7 +190,8 @@ fn parameter_counts_are_the_published_ones() {
         (ParticleTransformerConfig::full(), 10, 2_143_486),
     ] {
         let features = config.input_features;
-        let network = ParticleTransformer::new(&config.with_ends(features, classes), 0, &Device::flex()).unwrap();
+        let network =
+            ParticleTransformer::new(&config.with_ends(features, classes), 0, &Device::flex()).unwrap();
         let state = state(&network);
         let parameters = state.values().filter(|tensor| tensor.role == Role::Parameter);
         assert_eq!(parameters.map(|tensor| tensor.values.len()).sum::<usize>(), count);

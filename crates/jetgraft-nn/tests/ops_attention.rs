@@ -248,13 +248,17 @@ fn attention_gradients_are_slopes() {
     slopes("attention", &case, &body);
 }
 
-fn chains(case: &Case, device: &Device, leaves: &mut Leaves, plain: bool, kind: usize) -> (Tensor<2>, Vec<f32>) {
+fn chains(
+    case: &Case,
+    device: &Device,
+    leaves: &mut Leaves,
+    plain: bool,
+    kind: usize,
+) -> (Tensor<2>, Vec<f32>) {
     let x = leaves.rows(case, device);
     let body = if plain { rows::plain::chain } else { rows::chain };
-    let norm = |leaves: &mut Leaves| Step::Norm {
-        weight: leaves.row(case, device),
-        bias: leaves.row(case, device),
-    };
+    let norm =
+        |leaves: &mut Leaves| Step::Norm { weight: leaves.row(case, device), bias: leaves.row(case, device) };
     let linear = |leaves: &mut Leaves, activation| Step::Linear {
         weight: leaves.rows(case, device),
         bias: leaves.row(case, device),
@@ -353,8 +357,7 @@ fn embed_pairs(
             norm: norm(leaves, 40 + layer as u64),
         })
         .collect();
-    let body =
-        if plain { pair_embedding::plain::pair_embedding } else { pair_embedding::pair_embedding };
+    let body = if plain { pair_embedding::plain::pair_embedding } else { pair_embedding::pair_embedding };
     let pairs = body(&graph, input, layers);
     let mut other = Vec::new();
     for moments in pairs.moments.into_iter().flatten() {
@@ -394,7 +397,10 @@ fn pair_embedding_kernel_is_the_plain_body() {
             }
             for path in [Path::Portable, Path::Avx2] {
                 let again = forced(path, || run(&case, &body, false));
-                assert!(again.iter().zip(&kernel).all(|(again, first)| bits(again) == bits(first)), "{path:?}");
+                assert!(
+                    again.iter().zip(&kernel).all(|(again, first)| bits(again) == bits(first)),
+                    "{path:?}"
+                );
             }
         }
     }

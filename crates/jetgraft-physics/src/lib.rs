@@ -8,7 +8,8 @@
 //!   for bit
 //! * [`lund`]: declustering with cuts, the Lund tree, the coordinates that LundNet reads
 //! * [`groom`]: soft drop
-//! * [`substructure`]: N-subjettiness with winner-take-all kt axes
+//! * [`substructure`]: N-subjettiness with winner-take-all kt axes, energy correlation functions, width
+//! * [`pdg`]: charge and kind of a particle by its number
 //!
 //! ```
 //! use jetgraft_physics::cluster::{Algorithm, ClusterSequence, JetDefinition};
@@ -35,6 +36,7 @@ pub mod groom;
 pub mod lund;
 mod math;
 pub mod momentum;
+pub mod pdg;
 mod simd;
 pub mod substructure;
 

@@ -8,7 +8,7 @@ use jetgraft_physics::cluster::{
 };
 use jetgraft_physics::groom::{SoftDrop, soft_drop};
 use jetgraft_physics::lund::{FeatureSet, LundCuts, LundWorkspace, PsiForm, lund_tree};
-use jetgraft_physics::substructure::{NSubjettiness, n_subjettiness};
+use jetgraft_physics::substructure::{EnergyCorrelation, NSubjettiness, n_subjettiness, width};
 use jetgraft_physics::{FourMomentum, PhysicsError};
 use proptest::prelude::*;
 
@@ -293,6 +293,34 @@ proptest! {
     }
 
     #[test]
+    fn energy_correlations_agree_with_brute_force(constituents in jet(25), beta in 0.5..2.5_f64) {
+        let found = EnergyCorrelation { beta }.correlations(&constituents).unwrap();
+        let total: f64 = constituents.iter().map(FourMomentum::pt).sum();
+        let z = |i: usize| constituents[i].pt() / total;
+        let angle = |i: usize, j: usize| constituents[i].delta_r(&constituents[j]).powf(beta);
+        let (mut e2, mut e3) = (0.0, 0.0);
+        for i in 0..constituents.len() {
+            for j in i + 1..constituents.len() {
+                e2 += z(i) * z(j) * angle(i, j);
+                for k in j + 1..constituents.len() {
+                    e3 += z(i) * z(j) * z(k) * angle(i, j) * angle(i, k) * angle(j, k);
+                }
+            }
+        }
+        prop_assert!((found.e2 - e2).abs() <= 1e-12 * e2, "{} {e2}", found.e2);
+        prop_assert!((found.e3 - e3).abs() <= 1e-12 * e3, "{} {e3}", found.e3);
+        // Scale of energy and place of the jet do not count.
+        let moved: Vec<_> = constituents
+            .iter()
+            .map(|p| FourMomentum::new(3.0 * p.px, 3.0 * p.py, 3.0 * p.pz, 3.0 * p.energy))
+            .map(|p| p.boost_along_beam(0.8).rotate_about_beam(2.9))
+            .collect();
+        let again = EnergyCorrelation { beta }.correlations(&moved).unwrap();
+        prop_assert!((again.e2 - e2).abs() <= 1e-8 * e2 + 1e-12 && (again.e3 - e3).abs() <= 1e-8 * e3 + 1e-12);
+        prop_assert!((width(&moved).unwrap() - width(&constituents).unwrap()).abs() < 1e-8);
+    }
+
+    #[test]
     fn subjettiness_agrees_with_brute_force(constituents in jet(25), n in 1..5_usize, beta in 0.5..2.5_f64) {
         let settings = NSubjettiness { beta, r0: 0.8 };
         let ours = n_subjettiness(&constituents, n, &settings).unwrap();
@@ -330,6 +358,8 @@ proptest! {
         let _ = soft_drop(&event, &SoftDrop { z_cut: 0.1, beta: 1.0, r0: 1.0 });
         let _ = n_subjettiness(&event, 2, &NSubjettiness { beta, r0 });
         let _ = n_subjettiness(&event, 3, &NSubjettiness::default());
+        let _ = EnergyCorrelation { beta }.correlations(&event);
+        let _ = width(&event);
         for p in &event {
             let _ = (p.rapidity(), p.pseudorapidity(), p.phi(), p.mass(), p.boost([cut, z_cut, 0.0]));
         }
@@ -489,6 +519,10 @@ fn definitions_describe_themselves_and_survive_serde() {
     assert_eq!(
         NSubjettiness::default().describe(),
         "N-subjettiness, beta = 1, R0 = 1, winner-take-all kt axes"
+    );
+    assert_eq!(
+        EnergyCorrelation::default().describe(),
+        "energy correlation functions, beta = 1, in rapidity and azimuth"
     );
     assert_eq!(
         SoftDrop { z_cut: 0.1, beta: 0.0, r0: 1.0 }.describe(),

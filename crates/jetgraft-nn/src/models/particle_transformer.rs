@@ -124,7 +124,7 @@ impl ParticleTransformerConfig {
     }
 
     /// Width of the network, D.
-    fn width(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.embed.last().copied().unwrap_or(0)
     }
 
@@ -158,7 +158,11 @@ impl ParticleTransformerConfig {
         }
         for (field, widths, fewest) in [("embed", &self.embed, 1), ("pair", &self.pair, 0)] {
             if widths.len() < fewest || widths.len() > 5 {
-                return fault(field, format!("{} layers", widths.len()), "at most 5 layers, and 1 for `embed`");
+                return fault(
+                    field,
+                    format!("{} layers", widths.len()),
+                    "at most 5 layers, and 1 for `embed`",
+                );
             }
             if let Some(width) = widths.iter().find(|&&width| width == 0 || width > 1 << 16) {
                 return fault(field, width.to_string(), "widths of 1 to 65536");
@@ -321,7 +325,8 @@ impl Block {
         let (width, hidden) = (config.width(), config.hidden);
         let full = |part: &str| format!("{name}.{part}");
         let norm = |part: &str, columns| RowNorm::new(&full(part), columns, device);
-        let dense = |part: &str, inputs, outputs| Dense::new(&full(part), inputs, outputs, true, seed, device);
+        let dense =
+            |part: &str, inputs, outputs| Dense::new(&full(part), inputs, outputs, true, seed, device);
         // PyTorch's attention: the joined map is drawn as one matrix (X. Glorot, Y. Bengio, AISTATS 2010), biases are 0.
         let joined = full("query_key_value");
         let weight = format!("{joined}.weight");
@@ -349,7 +354,12 @@ impl Block {
     }
 
     /// From the heads' results to the rows after attention and feed-forward network; `dropout` gives the step of a name.
-    fn behind_heads(&self, heads: Tensor<2>, x: Tensor<2>, dropout: impl Fn(&str) -> Option<Step>) -> Tensor<2> {
+    fn behind_heads(
+        &self,
+        heads: Tensor<2>,
+        x: Tensor<2>,
+        dropout: impl Fn(&str) -> Option<Step>,
+    ) -> Tensor<2> {
         let [_, width] = x.dims();
         let mut steps = vec![
             linear(&self.attention_output, Activation::None),
@@ -376,8 +386,10 @@ impl Block {
         heads: usize,
         dropout: Option<(f64, u64)>,
     ) -> Tensor<2> {
-        let joined =
-            chain(x.clone(), vec![self.attention_norm.step(), linear(&self.query_key_value, Activation::None)]);
+        let joined = chain(
+            x.clone(),
+            vec![self.attention_norm.step(), linear(&self.query_key_value, Activation::None)],
+        );
         let named = |name: &str| dropout.map(|(rate, seed)| (rate, named_seed(seed, name)));
         let options = Options { heads, pairs: Some(pairs), keys: None, dropout: named("attention") };
         let result = attention(joined, graph, options);
@@ -400,8 +412,7 @@ impl Block {
         let folded = by_head(query).matmul(by_head(part(1)).swap_dims(1, 2));
         let folded = folded.swap_dims(0, 1).reshape([jets, heads * width]);
         let norm = &self.attention_norm;
-        let means =
-            class_attention(tokens.clone(), nodes, norm.weight.val(), norm.bias.val(), folded, graph);
+        let means = class_attention(tokens.clone(), nodes, norm.weight.val(), norm.bias.val(), folded, graph);
         let means = means.reshape([jets, heads, width]).swap_dims(0, 1);
         let values = means.matmul(by_head(part(2))).swap_dims(0, 1).reshape([jets, width]) + bias(2);
         self.behind_heads(values, tokens, |_| None)
@@ -455,11 +466,9 @@ impl ParticleTransformer {
             });
             inputs = outputs;
         }
-        let embed =
-            Embedding { input: BatchNorm::new("embed.input", config.input_features, device), layer };
-        let block = (0..config.blocks)
-            .map(|at| Block::new(&format!("block.{at}"), config, seed, device))
-            .collect();
+        let embed = Embedding { input: BatchNorm::new("embed.input", config.input_features, device), layer };
+        let block =
+            (0..config.blocks).map(|at| Block::new(&format!("block.{at}"), config, seed, device)).collect();
         let class_block = (0..config.class_blocks)
             .map(|at| {
                 let name = format!("class_block.{at}");
@@ -592,8 +601,7 @@ impl Backbone for ParticleTransformer {
         assert!(stages.end <= count, "stages {stages:?} of a network of {count}");
         assert_eq!(mode.norms.len(), count, "one norm mode per stage");
         assert_eq!(activation.dims()[1], self.width_at(stages.start), "width of the activation at its cut");
-        let (first_class, heads, width) =
-            (self.first_class_block(), self.config.heads, self.config.width());
+        let (first_class, heads, width) = (self.first_class_block(), self.config.heads, self.config.width());
         let head = count - 1;
         let (mut x, mut trimmed) = (activation, None);
         if self.config.trim && stages.start < FIRST_BLOCK && stages.end >= head {
@@ -626,8 +634,8 @@ impl Backbone for ParticleTransformer {
                     });
                     let block = stage - FIRST_BLOCK;
                     let dropout = mode.dropout_seed.filter(|_| self.config.dropout > 0.0);
-                    let dropout =
-                        dropout.map(|seed| (self.config.dropout, named_seed(seed, &format!("block.{block}"))));
+                    let dropout = dropout
+                        .map(|seed| (self.config.dropout, named_seed(seed, &format!("block.{block}"))));
                     self.block[block].forward(x, graph, pairs.clone(), heads, dropout)
                 }
                 _ if stage < head => {
@@ -647,7 +655,8 @@ impl Backbone for ParticleTransformer {
                     match &class_block.norm {
                         Some(norm) => chain(answer, vec![norm.step()]),
                         None if stage + 1 == stages.end => {
-                            let owners = crate::ops::plain::rows_of(&graph.jet_offsets, graph.jets, graph.nodes);
+                            let owners =
+                                crate::ops::plain::rows_of(&graph.jet_offsets, graph.jets, graph.nodes);
                             Tensor::cat(vec![x, answer.select(0, owners)], 1)
                         }
                         None => {
@@ -795,9 +804,8 @@ pub fn from_foreign(
     tensors: &BTreeMap<String, ForeignTensor>,
 ) -> Result<Imported<ParticleTransformerConfig>, NnError> {
     let prefix = tensors.keys().find_map(|name| name.strip_suffix("cls_token")).unwrap_or_default();
-    let class_blocks = (0..)
-        .take_while(|at| tensors.contains_key(&format!("{prefix}cls_blocks.{at}.c_attn")))
-        .count();
+    let class_blocks =
+        (0..).take_while(|at| tensors.contains_key(&format!("{prefix}cls_blocks.{at}.c_attn"))).count();
     let (mut state, mut ignored) = (State::new(), Vec::new());
     for (name, tensor) in tensors {
         if name.rsplit('.').next() == Some(COUNTER) {
@@ -809,7 +817,11 @@ pub fn from_foreign(
         let mut shape = tensor.shape.clone();
         // Convolutions of width 1 are linear maps; the token is a row.
         if shape.len() == 3 && (shape[2] == 1 || shape[..2] == [1, 1]) {
-            if shape[2] == 1 { shape.pop() } else { shape.drain(..2).next() };
+            if shape[2] == 1 {
+                shape.pop()
+            } else {
+                shape.drain(..2).next()
+            };
         }
         let (shape, values) = transposed(&shape, &tensor.values);
         let role = Role::of(&ours);

@@ -175,6 +175,11 @@ pub fn product(out: &mut [f32], stride: usize, accumulate: bool, left: Matrix<'_
     }
 }
 
+/// `[rows, columns]` with rows and columns exchanged; products read whole rows faster.
+pub fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..rows * columns).map(|at| values[at % rows * columns + at / rows]).collect()
+}
+
 /// A large buffer that comes from a store of used ones and goes back there when it is dropped.
 ///
 /// Allocators return large blocks to the system, which then hands out zeroed pages again: for the tensors of a

@@ -26,16 +26,17 @@ impl Dropout {
         Self { key: mix(seed), threshold: (rate * 2f64.powi(32)) as u32, keep: (1.0 / (1.0 - rate)) as f32 }
     }
 
+    /// The factor on what is kept, `1 / (1 - rate)`.
+    #[inline(always)]
+    pub fn keep(&self) -> f32 {
+        self.keep
+    }
+
     /// The masks of a row.
     #[inline(always)]
     pub fn row(&self, row: usize) -> DropoutRow {
         let key = mix(self.key ^ row as u64);
-        DropoutRow {
-            low: key as u32,
-            high: (key >> 32) as u32,
-            threshold: self.threshold,
-            keep: self.keep,
-        }
+        DropoutRow { low: key as u32, high: (key >> 32) as u32, threshold: self.threshold, keep: self.keep }
     }
 
     /// The mask of a whole matrix, row by row.

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use jetgraft_data::columns::JetColumns;
 use jetgraft_data::jets::OnBad;
 use jetgraft_data::lund_graphs::{FeatureSet, LundInput, PsiForm};
+use jetgraft_data::{HighLevelInput, InputSpec, JetReference, ParticleFeatures, ParticleInput, Variable};
 use jetgraft_learn::card::JetCard;
 use jetgraft_learn::plan::PlanOptions;
 use jetgraft_learn::trainer::TrainOptions;
+use jetgraft_nn::registry::BackboneConfig;
 use jetgraft_physics::lund::LundCuts;
 use serde::{Deserialize, Serialize};
 
@@ -95,16 +97,85 @@ pub struct StudyRecipe {
     pub statistics: StatisticsRecipe,
 }
 
-/// `[model]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum ModelRecipe {
-    /// LundNet with the published widths. The number of inputs follows from `[input]`.
-    Lundnet {
-        /// Dropout before the last layer; the published value is 0.1.
-        #[serde(default = "default_dropout")]
-        dropout: f64,
-    },
+/// `[model]`: a backbone by the name of its sizes, such as `particlenet-lite`, and any of its sizes that differ.
+///
+/// Widths, neighbours, dropout and whatever else the network's configuration has are keys here, with the published
+/// sizes as defaults. The numbers of input features and of classes follow from the rest of the recipe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelRecipe(BackboneConfig);
+
+/// Fields of a configuration that `[input]` and the classes decide.
+const ENDS: [&str; 2] = ["input_features", "classes"];
+
+impl ModelRecipe {
+    /// The network's sizes for an input and a number of classes.
+    pub fn config(&self, input_features: usize, classes: usize) -> BackboneConfig {
+        self.0.clone().with_ends(input_features, classes)
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelRecipe {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut given = serde_json::Map::deserialize(deserializer)?;
+        let names = || BackboneConfig::PRESETS.join(", ");
+        let kind = match given.remove("kind") {
+            Some(serde_json::Value::String(kind)) => kind,
+            Some(other) => {
+                return Err(D::Error::custom(format!("`kind` is {other}, expected one of {}", names())));
+            }
+            None => return Err(D::Error::missing_field("kind")),
+        };
+        let Some(preset) = BackboneConfig::preset(&kind) else {
+            return Err(D::Error::custom(format!("no network `{kind}`, expected one of {}", names())));
+        };
+        if let Some(end) = ENDS.iter().find(|end| given.contains_key(**end)) {
+            return Err(D::Error::custom(format!(
+                "`{end}` follows from `[input]` and the classes: leave it out"
+            )));
+        }
+        let mut sizes = serde_json::to_value(preset).map_err(D::Error::custom)?;
+        if let Some(sizes) = sizes.as_object_mut() {
+            sizes.extend(given);
+        }
+        serde_json::from_value(sizes).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for ModelRecipe {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut sizes = serde_json::to_value(&self.0).map_err(serde::ser::Error::custom)?;
+        if let Some(sizes) = sizes.as_object_mut() {
+            // What is absent is absent in TOML too.
+            sizes.retain(|name, value| !ENDS.contains(&name.as_str()) && !value.is_null());
+        }
+        sizes.serialize(serializer)
+    }
+}
+
+impl ModelRecipe {
+    /// Kinds of `[input]` that the network can read.
+    pub fn inputs(&self) -> &'static [&'static str] {
+        match self.0 {
+            BackboneConfig::LundNet(_) => &["lund"],
+            BackboneConfig::Mlp(_) => &["high-level"],
+            BackboneConfig::ParticleNet(_)
+            | BackboneConfig::ParticleTransformer(_)
+            | BackboneConfig::JetClr(_)
+            | BackboneConfig::DeepSets(_)
+            | BackboneConfig::EventGnn(_)
+            | BackboneConfig::EventGat(_) => &["particles"],
+        }
+    }
+
+    /// The network with its input in a few words, such as `LundNet-5`.
+    pub fn title(&self, input: &InputSpec) -> String {
+        let features = input.features().len();
+        match &self.0 {
+            BackboneConfig::LundNet(_) => format!("LundNet-{features}"),
+            other => format!("{} of {features} features", other.title()),
+        }
+    }
 }
 
 /// `[input]`.
@@ -125,13 +196,55 @@ pub enum InputRecipe {
         #[serde(default)]
         psi: PsiForm,
     },
+    /// Constituents of the jet, falling in pt.
+    Particles {
+        /// `kin` (7 features), `kinpid` (13: with charge and kind), `full` (17: with impact parameters), `jetclr` or `flow` (3), `directions` (2).
+        features: ParticleFeatures,
+        /// Constituents kept, those of largest pt; absent: 128 for `kin`, `kinpid` and `full`, 50 for `jetclr`, all for the others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_constituents: Option<usize>,
+        /// The jet that features are relative to: `stored` (that of the file, where it has one) or `sum` (of the constituents).
+        #[serde(default)]
+        jet: JetReference,
+    },
+    /// Variables of the whole jet, standardised on the training jets.
+    HighLevel {
+        /// Of `pt`, `mass`, `soft_drop_mass`, `tau21`, `tau32`, `multiplicity`, `c2`, `d2`, `width`.
+        #[serde(default = "default_variables")]
+        variables: Vec<Variable>,
+    },
 }
 
 impl InputRecipe {
     /// As the data crate takes it.
-    pub fn lund(&self) -> LundInput {
-        let Self::Lund { features, ln_kt_min, ln_delta_min, psi } = *self;
-        LundInput { features, cuts: LundCuts { ln_kt_min, ln_delta_min }, psi }
+    pub fn spec(&self) -> InputSpec {
+        match self {
+            &Self::Lund { features, ln_kt_min, ln_delta_min, psi } => {
+                InputSpec::Lund(LundInput { features, cuts: LundCuts { ln_kt_min, ln_delta_min }, psi })
+            }
+            &Self::Particles { features, max_constituents, jet } => {
+                InputSpec::Particles(ParticleInput { features, max_constituents, jet })
+            }
+            Self::HighLevel { variables } => {
+                InputSpec::HighLevel(HighLevelInput { variables: variables.clone() })
+            }
+        }
+    }
+
+    /// Its `kind`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Lund { .. } => "lund",
+            Self::Particles { .. } => "particles",
+            Self::HighLevel { .. } => "high-level",
+        }
+    }
+
+    /// Writes out the default that depends on other keys.
+    pub(super) fn resolve(&mut self) {
+        if let Self::Particles { features, max_constituents, .. } = self {
+            *max_constituents = max_constituents.or(features.usual_constituents());
+        }
     }
 }
 
@@ -313,8 +426,8 @@ fn default_seed() -> u64 {
 fn default_label() -> String {
     "simulation".into()
 }
-fn default_dropout() -> f64 {
-    0.1
+fn default_variables() -> Vec<Variable> {
+    HighLevelInput::default().variables
 }
 fn default_share() -> [f64; 2] {
     [0.0, 1.0]

@@ -40,7 +40,13 @@ pub struct Left<'a> {
 
 /// `R` rows and `LANES` columns of a product.
 #[inline(always)]
-fn tile<const R: usize>(left: Left<'_>, first: usize, depth: usize, right: &[f32], stride: usize) -> [[f32; LANES]; R] {
+fn tile<const R: usize>(
+    left: Left<'_>,
+    first: usize,
+    depth: usize,
+    right: &[f32],
+    stride: usize,
+) -> [[f32; LANES]; R] {
     let mut sums = [[0f32; LANES]; R];
     let last = (first + R - 1) * left.row + (depth - 1) * left.column;
     assert!(last < left.data.len() && (depth - 1) * stride + LANES <= right.len());

@@ -59,7 +59,11 @@ pub fn attention(joined: Tensor<2>, graph: &RaggedGraph, options: Options) -> Te
     if let Some(keys) = &options.keys {
         assert_eq!(keys.dims(), [rows], "bias of the keys");
     }
-    if bridge::takes(&joined) { on_cpu(joined, graph, options) } else { plain::attention(joined, graph, options) }
+    if bridge::takes(&joined) {
+        on_cpu(joined, graph, options)
+    } else {
+        plain::attention(joined, graph, options)
+    }
 }
 
 fn on_cpu(joined: Tensor<2>, graph: &RaggedGraph, options: Options) -> Tensor<2> {

@@ -75,7 +75,13 @@ impl Inputs {
         norm(path, x, slice(&self.weight), slice(&self.bias), u);
         let across = padded(rows);
         let weights = scratch.weights.at_least(heads * across);
-        product(weights, across, false, self.rows(&self.queries, graph), Matrix::rows(u, rows, c, c).transposed());
+        product(
+            weights,
+            across,
+            false,
+            self.rows(&self.queries, graph),
+            Matrix::rows(u, rows, c, c).transposed(),
+        );
         softmax(path, rows, across, &[], weights);
     }
 
@@ -132,7 +138,8 @@ pub fn backward(inputs: &Inputs, dy: &[f32], path: Path) -> Gradients {
             let rows = inputs.size(graph) + 1;
             let across = padded(rows);
             let Scratch { x, u, weights, d, du, dx } = &mut *scratch;
-            let (x, u, weights) = (x.at_least(rows * c), u.at_least(rows * c), weights.at_least(heads * across));
+            let (x, u, weights) =
+                (x.at_least(rows * c), u.at_least(rows * c), weights.at_least(heads * across));
             let (d, du, dx) = (d.at_least(heads * across), du.at_least(rows * c), dx.at_least(rows * c));
             let dy = inputs.by_head(dy, graph);
             d.fill(0.0);

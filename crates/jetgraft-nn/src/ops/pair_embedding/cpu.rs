@@ -10,8 +10,8 @@ use super::{FEATURES, kernels};
 use crate::layers::NORM_EPSILON;
 use crate::ops::bridge::{integers, slice};
 use crate::ops::cpu::{
-    Affine, Buffer, CpuNorm, Matrix, NormGradient, Path, Statistics, Sums, add_up, column_sums, in_turn, product,
-    runs, split, unset,
+    Affine, Buffer, CpuNorm, Matrix, NormGradient, Path, Statistics, Sums, add_up, column_sums, in_turn,
+    product, runs, split, unset,
 };
 use crate::ops::rows::kernels::{add_rows, repeat};
 
@@ -210,13 +210,8 @@ fn features(inputs: &Inputs, pairs: &Pairs, path: Path) -> (Buffer, FeatureSums)
             }
         }
         let column = |at: usize| &columns[at * n..(at + 1) * n];
-        let particles = kernels::Particles {
-            pt: column(0),
-            y: column(1),
-            phi: column(2),
-            m2: column(3),
-            mt: column(4),
-        };
+        let particles =
+            kernels::Particles { pt: column(0), y: column(1), phi: column(2), m2: column(3), mt: column(4) };
         let mut sums = FeatureSums::default();
         let mut out = out.as_chunks_mut::<FEATURES>().0;
         for i in 0..n {
@@ -250,7 +245,14 @@ fn features(inputs: &Inputs, pairs: &Pairs, path: Path) -> (Buffer, FeatureSums)
 }
 
 /// Result of the layer before `layer` for a tile, into `out`.
-fn hidden(inputs: &Inputs, passed: &Passed, layer: usize, rows: &std::ops::Range<usize>, out: &mut [f32], path: Path) {
+fn hidden(
+    inputs: &Inputs,
+    passed: &Passed,
+    layer: usize,
+    rows: &std::ops::Range<usize>,
+    out: &mut [f32],
+    path: Path,
+) {
     let Some(first) = &passed.first else { return };
     if layer == 1 {
         let f = &passed.features[rows.start * FEATURES..rows.end * FEATURES];
@@ -331,15 +333,19 @@ pub fn backward(inputs: &Inputs, passed: &Passed, dy: &[f32], path: Path) -> Vec
     // From heads to rows of pairs.
     let mut d = Buffer::take(count * heads);
     let tasks = pairs.split_jets(&mut d, heads).into_iter().enumerate().collect();
-    in_turn(tasks, || (), |(), (jet, d)| {
-        let rows = pairs.starts[jet + 1] - pairs.starts[jet];
-        let dy = &dy[pairs.starts[jet] * heads..pairs.starts[jet + 1] * heads];
-        for (pair, d) in d.chunks_exact_mut(heads).enumerate() {
-            for (head, d) in d.iter_mut().enumerate() {
-                *d = dy[head * rows + pair];
+    in_turn(
+        tasks,
+        || (),
+        |(), (jet, d)| {
+            let rows = pairs.starts[jet + 1] - pairs.starts[jet];
+            let dy = &dy[pairs.starts[jet] * heads..pairs.starts[jet + 1] * heads];
+            for (pair, d) in d.chunks_exact_mut(heads).enumerate() {
+                for (head, d) in d.iter_mut().enumerate() {
+                    *d = dy[head * rows + pair];
+                }
             }
-        }
-    });
+        },
+    );
     debug_assert_eq!(pairs.jets() + 1, integers(&inputs.offsets).len());
     let mut sums: Vec<(Vec<f32>, Vec<f32>)> = Vec::new();
     if last > 0 {
@@ -347,14 +353,18 @@ pub fn backward(inputs: &Inputs, passed: &Passed, dy: &[f32], path: Path) -> Vec
         let scale = statistics.scale(slice(&norm.weight));
         let affine = Affine { mean: &statistics.mean, scale: &scale, bias: slice(&norm.bias) };
         let tasks = pairs.split(&mut d, heads).into_iter().enumerate().collect();
-        sums = in_turn(tasks, || (), |(), (tile, d)| {
-            let rows = pairs.tile(tile);
-            let z = &passed.z[last - 1][rows.start * heads..rows.end * heads];
-            kernels::norm_gelu_gradient(path, z, affine, d);
-            let mut sums = (vec![0f32; heads], vec![0f32; heads]);
-            kernels::norm_sums(path, d, z, &statistics.mean, &mut sums.0, &mut sums.1);
-            sums
-        });
+        sums = in_turn(
+            tasks,
+            || (),
+            |(), (tile, d)| {
+                let rows = pairs.tile(tile);
+                let z = &passed.z[last - 1][rows.start * heads..rows.end * heads];
+                kernels::norm_gelu_gradient(path, z, affine, d);
+                let mut sums = (vec![0f32; heads], vec![0f32; heads]);
+                kernels::norm_sums(path, d, z, &statistics.mean, &mut sums.0, &mut sums.1);
+                sums
+            },
+        );
     }
     let width = inputs.layers[0].width();
     // Products of features and gradient of the first layer's argument, and sums of the gradient.
@@ -497,8 +507,8 @@ fn first_gradients(inputs: &Inputs, first: &First, moments: &[Buffer], found: &m
             (0.0, 0.0)
         };
         // Sum over pairs of the centred values, alone and with each feature.
-        let total = first.pairs * first.offset[j]
-            + (0..FEATURES).map(|k| w(k) * first.sums.first[k]).sum::<f64>();
+        let total =
+            first.pairs * first.offset[j] + (0..FEATURES).map(|k| w(k) * first.sums.first[k]).sum::<f64>();
         let bias = k0 * sums[j] + k1 * total + k2 * first.pairs;
         for k in 0..FEATURES {
             let with = first.offset[j] * first.sums.first[k]

@@ -80,7 +80,11 @@ const MAX_LAYERS: usize = 6;
 fn on_cpu(graph: &RaggedGraph, input: Norm, layers: Vec<Layer>) -> Pairs {
     let mut lifted = false;
     let mut parents = Vec::new();
-    fn part<const D: usize>(tensor: Tensor<D>, parents: &mut Vec<NodeGuard>, lifted: &mut bool) -> FlexTensor {
+    fn part<const D: usize>(
+        tensor: Tensor<D>,
+        parents: &mut Vec<NodeGuard>,
+        lifted: &mut bool,
+    ) -> FlexTensor {
         *lifted |= tensor.is_autodiff();
         let (buffer, parent) = bridge::parts(tensor);
         parents.push(parent);

@@ -49,8 +49,7 @@ pub fn features(kinematics: &Tensor<2>, graph: &RaggedGraph) -> Tensor<2> {
     let (mts, pts) = (mt_i.clone() * mt_j.clone(), pt_i.clone() * pt_j);
     let slower = (m2_i.clone() * mt_j.powi_scalar(2) + pt_i.powi_scalar(2) * m2_j.clone())
         / (mts.clone() + pts.clone()).clamp_min(1e-30);
-    let opening =
-        mts * (d_y * 0.5).sinh().powi_scalar(2) + pts * (d_phi * 0.5).sin().powi_scalar(2);
+    let opening = mts * (d_y * 0.5).sinh().powi_scalar(2) + pts * (d_phi * 0.5).sin().powi_scalar(2);
     let m2 = m2_i + m2_j + slower * 2.0 + opening * 4.0;
     let ln = |x: Tensor<2>| x.clamp_min(EPSILON).log();
     Tensor::cat(vec![ln(kt), ln(z), ln(delta), ln(m2)], 1)

@@ -4,11 +4,11 @@
 //! the last one in place. What the backward cannot compute again cheaply, the results of linear maps, is kept; it
 //! then goes through the tile's steps once more, without the products, to have their inputs.
 
-use burn::backend::flex::FlexTensor;
 use super::{Activation, kernels};
 use crate::ops::bridge::slice;
 use crate::ops::cpu::{Buffer, Matrix, Path, add_up, in_turn, product, runs, split, unset};
 use crate::ops::dropout::Dropout;
+use burn::backend::flex::FlexTensor;
 
 /// See [`super::Step`].
 #[derive(Debug)]
@@ -266,7 +266,11 @@ pub fn backward(
     }
     let wanted_at = |parent: usize| wanted.get(parent).is_some_and(|&wants| wants);
     let mut found: Vec<Vec<f32>> = (shapes.iter().enumerate())
-        .map(|(parent, shape)| if by_row[parent] && wanted_at(parent) { unset(shape.iter().product()) } else { Vec::new() })
+        .map(
+            |(parent, shape)| {
+                if by_row[parent] && wanted_at(parent) { unset(shape.iter().product()) } else { Vec::new() }
+            },
+        )
         .collect();
     // The first step that anyone waits for anything of; before it nothing is done.
     let first = if wanted_at(0) {
@@ -401,14 +405,12 @@ impl Pass<'_> {
                             let pair = (&mut unused.0, &mut unused.1);
                             pair.0.at_least(outputs);
                             pair.1.at_least(outputs);
-                            (
-                                if wants(0) { weight } else { pair.0 },
-                                if wants(1) { bias } else { pair.1 },
-                            )
+                            (if wants(0) { weight } else { pair.0 }, if wants(1) { bias } else { pair.1 })
                         }
                         _ => unreachable!("a norm has two parents"),
                     };
-                    let out = if at == 0 && self.wanted[0] { &mut *pieces[0] } else { &mut to[..count * inputs] };
+                    let out =
+                        if at == 0 && self.wanted[0] { &mut *pieces[0] } else { &mut to[..count * inputs] };
                     kernels::norm_gradient(path, d, input(), slice(weight), out, d_weight, d_bias);
                     if at > 0 {
                         std::mem::swap(from, to);
@@ -429,8 +431,7 @@ impl Pass<'_> {
                         kernels::add_rows(path, d, &mut sums[parent + 1]);
                     }
                     if more {
-                        let out =
-                            if at == 0 { &mut *pieces[0] } else { &mut to[..count * inputs] };
+                        let out = if at == 0 { &mut *pieces[0] } else { &mut to[..count * inputs] };
                         let weight = Matrix::rows(slice(weight), inputs, outputs, outputs).transposed();
                         product(out, inputs, false, gradient, weight);
                         if at > 0 {

@@ -100,7 +100,10 @@ pub fn chain(x: Tensor<2>, steps: Vec<Step>) -> Tensor<2> {
             Step::Dropout { .. } => {}
             Step::Add { rows: other, scale } => {
                 assert_eq!(other.dims(), [rows, columns], "rows to add");
-                assert!(scale.as_ref().is_none_or(|scale| scale.dims() == [columns]), "scale of the added rows");
+                assert!(
+                    scale.as_ref().is_none_or(|scale| scale.dims() == [columns]),
+                    "scale of the added rows"
+                );
             }
         }
     }
@@ -123,7 +126,11 @@ fn tensors(steps: &[Step]) -> usize {
 fn on_cpu(x: Tensor<2>, steps: Vec<Step>) -> Tensor<2> {
     let mut lifted = x.is_autodiff();
     let mut parents = Vec::with_capacity(MAX_PARENTS);
-    fn part<const D: usize>(tensor: Tensor<D>, parents: &mut Vec<NodeGuard>, lifted: &mut bool) -> FlexTensor {
+    fn part<const D: usize>(
+        tensor: Tensor<D>,
+        parents: &mut Vec<NodeGuard>,
+        lifted: &mut bool,
+    ) -> FlexTensor {
         *lifted |= tensor.is_autodiff();
         let (buffer, parent) = bridge::parts(tensor);
         parents.push(parent);
