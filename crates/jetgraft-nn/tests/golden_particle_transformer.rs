@@ -102,8 +102,8 @@ fn bound(group: &str) -> f64 {
         "loss" => 1e-6,
         "running statistics" => 8e-6,
         // The weights of a softmax add up to 1 whatever is added to all logits: what the pairs' parameters get are
-        // small differences of large sums.
-        _ if group.contains("pair_embed") => 6e-3,
+        // differences of sums ten thousand times as large. PyTorch in single precision is as far off: 1.2e-3.
+        _ if group.contains("pair_embed") => 4e-3,
         _ => 2e-5,
     }
 }
@@ -203,4 +203,45 @@ fn parameter_counts_are_the_published_ones() {
         let back = from_foreign(&foreign).unwrap();
         assert_eq!((back.state, &back.config), (state, network.config()));
     }
+}
+
+#[test]
+fn trimming_is_named_by_its_seed_and_only_for_training() {
+    let device = Device::flex();
+    let config = ParticleTransformerConfig {
+        embed: vec![8],
+        pair: vec![4],
+        heads: 2,
+        blocks: 1,
+        hidden: 8,
+        trim: true,
+        ..ParticleTransformerConfig::kin()
+    };
+    let network = ParticleTransformer::new(&config, 1, &device).unwrap();
+    let sizes = (1..40).collect::<Vec<usize>>();
+    let offsets: Vec<u32> = (0..=sizes.len()).map(|jet| sizes[..jet].iter().sum::<usize>() as u32).collect();
+    let nodes = *offsets.last().unwrap() as usize;
+    let graph = RaggedGraph::new(&offsets, &device).unwrap();
+    let graph = graph.with_kinematics(&common::vector(1, 4 * nodes)).unwrap();
+    let batch =
+        GraphBatch { features: common::matrix(common::vector(2, 7 * nodes), nodes, 7, &device), graph };
+    let stages = network.stages().len();
+    let run = |mode: &Mode| common::bits(&host(network.forward(&batch, mode)));
+    let step = |seed| Mode { dropout_seed: Some(seed), ..Mode::evaluate(stages) };
+    let untouched = ParticleTransformerConfig { trim: false, ..config.clone() };
+    let whole =
+        load_state(ParticleTransformer::new(&untouched, 1, &device).unwrap(), &state(&network)).unwrap();
+    assert_eq!(
+        run(&Mode::evaluate(stages)),
+        common::bits(&host(whole.forward(&batch, &Mode::evaluate(stages))))
+    );
+    assert_eq!(run(&step(3)), run(&step(3)));
+    // Some step in twenty drops particles of the longest jets, and no step those of the shortest.
+    let mut moved = 0;
+    for seed in 0..20 {
+        let (trimmed, all) = (run(&step(seed)), common::bits(&host(whole.forward(&batch, &step(seed)))));
+        assert_eq!(trimmed.len(), all.len());
+        moved += usize::from(trimmed[trimmed.len() - 10..] != all[all.len() - 10..]);
+    }
+    assert!(moved >= 5, "{moved}");
 }

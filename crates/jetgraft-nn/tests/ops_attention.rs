@@ -474,3 +474,68 @@ fn threads_do_not_change_a_bit() {
         }
     }
 }
+
+/// Features of the pairs of some particles, in the order (0, 0), (1, 0), (1, 1), (2, 0) and on: kernel and plain body.
+fn features(kinematics: &[f32]) -> [Vec<[f32; 4]>; 2] {
+    let device = Device::flex();
+    let nodes = kinematics.len() / 4;
+    let graph = RaggedGraph::new(&[0, nodes as u32], &device).unwrap().with_kinematics(kinematics).unwrap();
+    let rows = |values: Vec<f32>| values.as_chunks::<4>().0.to_vec();
+    [
+        rows(host(pair_embedding::features(&graph))),
+        rows(host(pair_embedding::plain::features(graph.kinematics(), &graph))),
+    ]
+}
+
+#[test]
+fn features_of_a_known_pair() {
+    let ln_eps = 1e-8f32.ln();
+    for found in features(&[100.0, 0.1, 0.2, 0.0, 50.0, -0.05, 0.4, 0.0]) {
+        for (found, expected) in found[1].iter().zip([2.525_729, -1.098_612, -1.386_294, 5.743_148]) {
+            assert!((found - expected).abs() < 2e-6, "{found} {expected}");
+        }
+        for (found, expected) in found[0].iter().zip([ln_eps, 0.5f32.ln(), ln_eps, ln_eps]) {
+            assert!((found - expected).abs() < 2e-6, "{found} {expected}");
+        }
+    }
+    // Azimuths on both sides of the wrap are near each other.
+    let [there, back] =
+        [3.1f32, -3.1].map(|phi| features(&[10.0, 0.0, 3.1, 0.1, 20.0, 0.0, phi, 0.1])[0][1][2]);
+    let turned = (2.0 * std::f32::consts::PI - 6.2).ln();
+    assert!((back - turned).abs() < 1e-5 && there == ln_eps, "{back} {turned} {there}");
+}
+
+/// Against the definitions on four-momenta in double precision, where they are exact enough.
+#[test]
+fn features_are_those_of_the_four_momenta() {
+    let kinematics = kinematics(40);
+    let momenta: Vec<[f64; 7]> = (kinematics.as_chunks::<4>().0.iter())
+        .map(|row| {
+            let [pt, y, phi, m] = row.map(f64::from);
+            let mt = (pt * pt + m * m).sqrt();
+            [pt * phi.cos(), pt * phi.sin(), mt * y.sinh(), mt * y.cosh(), pt, y, phi]
+        })
+        .collect();
+    for found in features(&kinematics) {
+        let mut pair = 0;
+        for i in 0..40 {
+            for j in 0..=i {
+                let (a, b) = (&momenta[i], &momenta[j]);
+                let sum = [0, 1, 2, 3].map(|at| a[at] + b[at]);
+                let m2 = sum[3].powi(2) - sum[..3].iter().map(|p| p * p).sum::<f64>();
+                let delta = (a[5] - b[5]).hypot(a[6] - b[6]);
+                let softer = a[4].min(b[4]);
+                let expected = [softer * delta, softer / (a[4] + b[4]), delta, m2];
+                for (feature, expected) in expected.into_iter().enumerate() {
+                    // The difference of squares in double precision, and logarithms of small numbers.
+                    let noise = if feature == 3 { 1e-14 * sum[3].powi(2) } else { 0.0 };
+                    if expected > 1e-6 && noise < 1e-5 * expected {
+                        let (found, expected) = (f64::from(found[pair][feature]), expected.ln());
+                        assert!((found - expected).abs() < 3e-5, "{i} {j} {feature}: {found} {expected}");
+                    }
+                }
+                pair += 1;
+            }
+        }
+    }
+}

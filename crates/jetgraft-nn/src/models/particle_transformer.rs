@@ -168,7 +168,7 @@ impl ParticleTransformerConfig {
                 return fault(field, width.to_string(), "widths of 1 to 65536");
             }
         }
-        if self.width() % self.heads != 0 {
+        if !self.width().is_multiple_of(self.heads) {
             return fault("heads", self.heads.to_string(), "a divisor of the last width in `embed`");
         }
         if !(0.0..1.0).contains(&self.dropout) {

@@ -18,7 +18,7 @@ pub fn exp(x: f32) -> f32 {
     q = q * r + 8.333_452e-3;
     q = q * r + 4.166_579_6e-2;
     q = q * r + 1.666_666_5e-1;
-    q = q * r + 5.000_000_1e-1;
+    q = q * r + 0.500_000_06;
     let y = q * (r * r) + r + 1.0;
     // SAFETY: |n| < 128 after clamping; a NaN becomes some integer in the same range only if the conversion
     // saturates, so it is replaced first.
@@ -41,13 +41,13 @@ pub fn normal(x: f32) -> (f32, f32) {
     q = q * t + 0.462_688_74;
     q = q * t - 0.355_439_84;
     q = q * t + 0.412_542_46;
-    q = q * t + 0.045_010_172;
+    q = q * t + 0.045_010_17;
     q = q * t + 0.201_923_98;
     q = q * t + 0.182_837_22;
     q = q * t + 0.186_366_11;
     let tail = 0.5 * e * (q * t);
     let below = if x > 0.0 { 1.0 - tail } else { tail };
-    (below, e * 0.398_942_28)
+    (below, e * 0.398_942_3)
 }
 
 /// `x Phi(x)`: the Gaussian error linear unit in its exact form (D. Hendrycks, K. Gimpel, arXiv:1606.08415).
@@ -82,7 +82,7 @@ pub fn ln(x: f32) -> f32 {
     q = q * s - 1.666_805_7e-1;
     q = q * s + 2.000_071_5e-1;
     q = q * s - 2.499_999_4e-1;
-    q = q * s + 3.333_333_1e-1;
+    q = q * s + 0.333_333_3;
     let n = exponent as f32;
     let y = s * z * q + n * -2.121_944_4e-4 - 0.5 * z;
     s + y + n * 0.693_359_4

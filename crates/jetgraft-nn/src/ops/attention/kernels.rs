@@ -183,10 +183,8 @@ kernels! {
                 }
             }
             let share = 1.0 / total(sums);
-            for part in row {
-                for lane in 0..LANES {
-                    part[lane] *= share;
-                }
+            for weight in row.as_flattened_mut() {
+                *weight *= share;
             }
         }
     }

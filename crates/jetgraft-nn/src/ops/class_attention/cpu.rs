@@ -130,7 +130,8 @@ pub fn backward(inputs: &Inputs, dy: &[f32], path: Path) -> Gradients {
         .enumerate()
         .collect();
     let sums = in_turn(tasks, Scratch::default, |scratch, (tile, ((tokens, mut nodes), queries))| {
-        let mut sums = (vec![0f32; c], vec![0f32; c]);
+        let mut sums = [vec![0f32; c], vec![0f32; c]];
+        let [d_weight, d_bias] = &mut sums;
         let graphs = tiles.jets[tile]..tiles.jets[tile + 1];
         let each = graphs.zip(tokens.chunks_exact_mut(c)).zip(queries.chunks_exact_mut(width));
         for ((graph, token), query) in each {
@@ -149,7 +150,7 @@ pub fn backward(inputs: &Inputs, dy: &[f32], path: Path) -> Gradients {
             product(du, c, false, by_row(weights), dy);
             product(du, c, true, by_row(d), inputs.rows(&inputs.queries, graph));
             product(query, c, false, Matrix::rows(d, heads, rows, across), Matrix::rows(u, rows, c, c));
-            norm_gradient(path, du, x, slice(&inputs.weight), dx, &mut sums.0, &mut sums.1);
+            norm_gradient(path, du, x, slice(&inputs.weight), dx, d_weight, d_bias);
             token.copy_from_slice(&dx[..c]);
             let (here, rest) = std::mem::take(&mut nodes).split_at_mut((rows - 1) * c);
             nodes = rest;
@@ -157,9 +158,10 @@ pub fn backward(inputs: &Inputs, dy: &[f32], path: Path) -> Gradients {
         }
         sums
     });
-    let total = |of: &dyn Fn(&(Vec<f32>, Vec<f32>)) -> &[f32]| -> Vec<f32> {
-        (0..c).map(|j| sums.iter().map(|sums| f64::from(of(sums)[j])).sum::<f64>() as f32).collect()
+    let total = |part: usize| -> Vec<f32> {
+        let each = |j: usize| sums.iter().map(|sums| f64::from(sums[part][j])).sum::<f64>() as f32;
+        (0..c).map(each).collect()
     };
-    let (weight, bias) = (total(&|sums| &sums.0), total(&|sums| &sums.1));
+    let (weight, bias) = (total(0), total(1));
     Gradients { tokens, nodes, weight, bias, queries }
 }

@@ -67,10 +67,6 @@ impl Pairs {
         self.starts[self.starts.len() - 1]
     }
 
-    fn jets(&self) -> usize {
-        self.starts.len() - 1
-    }
-
     fn tiles(&self) -> usize {
         self.count().div_ceil(TILE)
     }
@@ -190,15 +186,20 @@ impl Passed {
     }
 }
 
+/// Features of all pairs, `[P, 4]`.
+pub fn features_of(kinematics: &FlexTensor, offsets: &FlexTensor, path: Path) -> Vec<f32> {
+    let offsets = integers(offsets);
+    features(kinematics, offsets, &Pairs::new(offsets), path).0.to_vec()
+}
+
 /// Features of all pairs, `[P, 4]`, and their sums.
-fn features(inputs: &Inputs, pairs: &Pairs, path: Path) -> (Buffer, FeatureSums) {
-    let offsets = integers(&inputs.offsets);
+fn features(kinematics: &FlexTensor, offsets: &[i32], pairs: &Pairs, path: Path) -> (Buffer, FeatureSums) {
     let mut features = Buffer::take(pairs.count() * FEATURES);
     let tasks = pairs.split_jets(&mut features, FEATURES).into_iter().enumerate().collect();
     let sums = in_turn(tasks, <(Vec<f32>, Vec<f32>)>::default, |(columns, row), (jet, out)| {
         let nodes = offsets[jet] as usize..offsets[jet + 1] as usize;
         let n = nodes.len();
-        let kinematics = &slice(&inputs.kinematics)[nodes.start * 4..nodes.end * 4];
+        let kinematics = &slice(kinematics)[nodes.start * 4..nodes.end * 4];
         columns.resize(5 * n, 0.0);
         row.resize(FEATURES * n, 0.0);
         for (node, p) in kinematics.as_chunks::<4>().0.iter().enumerate() {
@@ -270,7 +271,7 @@ fn hidden(
 /// The result in the order of [`super::super::attention::PairBias`], and what the backward needs.
 pub fn forward(inputs: &Inputs, path: Path) -> (Vec<f32>, Passed) {
     let pairs = Pairs::new(integers(&inputs.offsets));
-    let (features, sums) = features(inputs, &pairs, path);
+    let (features, sums) = features(&inputs.kinematics, integers(&inputs.offsets), &pairs, path);
     let count = pairs.count();
     let first = (count > 0).then(|| First::new(inputs, count, sums));
     let mut passed = Passed { features, first, z: Vec::new(), statistics: Vec::new() };
@@ -346,7 +347,6 @@ pub fn backward(inputs: &Inputs, passed: &Passed, dy: &[f32], path: Path) -> Vec
             }
         },
     );
-    debug_assert_eq!(pairs.jets() + 1, integers(&inputs.offsets).len());
     let mut sums: Vec<(Vec<f32>, Vec<f32>)> = Vec::new();
     if last > 0 {
         let (statistics, norm) = (&passed.statistics[last - 1], &inputs.layers[last].norm);

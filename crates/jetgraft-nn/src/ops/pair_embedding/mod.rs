@@ -74,6 +74,21 @@ pub fn pair_embedding(graph: &RaggedGraph, input: Norm, layers: Vec<Layer>) -> P
     }
 }
 
+/// `ln kT`, `ln z`, `ln Delta`, `ln m2` of every pair, `[P, 4]`; pairs as in [`PairBias`].
+///
+/// # Panics
+/// If the graph has no kinematics.
+pub fn features(graph: &RaggedGraph) -> Tensor<2> {
+    let kinematics = graph.kinematics();
+    if !bridge::takes(kinematics) {
+        return plain::features(kinematics, graph);
+    }
+    let kinematics = bridge::buffer(kinematics.clone()).to_contiguous();
+    let values = cpu::features_of(&kinematics, &bridge::indices(&graph.jet_offsets), Path::current());
+    let pairs = values.len() / FEATURES;
+    Tensor::from_primitive::<Flex>(bridge::tensor(values, [pairs, FEATURES]))
+}
+
 /// Most layers of an embedding on the CPU.
 const MAX_LAYERS: usize = 6;
 

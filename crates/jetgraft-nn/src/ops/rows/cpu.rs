@@ -58,7 +58,7 @@ pub struct Chain {
 }
 
 /// Elements of the widest value of a tile: a few of them fit in a second-level cache.
-const TILE_ELEMENTS: usize = 1 << 16;
+const TILE_ELEMENTS: usize = 1 << 17;
 
 impl Chain {
     pub fn new(x: FlexTensor, steps: Vec<Step>) -> Self {
