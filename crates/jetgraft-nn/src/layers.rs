@@ -20,7 +20,7 @@ pub const NORM_EPSILON: f64 = 1e-5;
 pub const NORM_MOMENTUM: f64 = 0.1;
 
 /// A parameter with the identity of its name, trainable.
-fn parameter<const D: usize>(
+pub(crate) fn parameter<const D: usize>(
     name: &str,
     values: Vec<f32>,
     shape: [usize; D],
@@ -136,15 +136,39 @@ impl Dense {
     /// PyTorch's default start: weight and bias uniform in `±1/sqrt(inputs)`.
     pub fn new(name: &str, inputs: usize, outputs: usize, bias: bool, seed: u64, device: &Device) -> Self {
         let bound = 1.0 / (inputs as f32).sqrt();
-        let weight = format!("{name}.weight");
+        Self::drawn(name, name, [inputs, outputs], bound, bias.then_some(bound), seed, device)
+    }
+
+    /// Weight and bias (if any) uniform within their bounds, drawn as those of the layer called `source` (usually its
+    /// own name).
+    pub fn drawn(
+        name: &str,
+        source: &str,
+        [inputs, outputs]: [usize; 2],
+        weight_bound: f32,
+        bias_bound: Option<f32>,
+        seed: u64,
+        device: &Device,
+    ) -> Self {
         // Drawn in PyTorch's order (outputs first), so that a seed names one network in either layout.
-        let drawn = uniform(seed, &weight, inputs * outputs, bound);
+        let drawn = uniform(seed, &format!("{source}.weight"), inputs * outputs, weight_bound);
         let values = (0..inputs * outputs).map(|at| drawn[at % outputs * inputs + at / outputs]).collect();
-        let bias = bias.then(|| {
-            let bias = format!("{name}.bias");
-            parameter(&bias, uniform(seed, &bias, outputs, bound), [outputs], device)
+        let bias = bias_bound.map(|bound| {
+            let values = uniform(seed, &format!("{source}.bias"), outputs, bound);
+            parameter(&format!("{name}.bias"), values, [outputs], device)
         });
-        Self { weight: parameter(&weight, values, [inputs, outputs], device), bias }
+        Self { weight: parameter(&format!("{name}.weight"), values, [inputs, outputs], device), bias }
+    }
+
+    /// What an operation needs.
+    ///
+    /// # Panics
+    /// If it was built without a bias.
+    pub fn linear(&self) -> crate::ops::dense::Linear {
+        match &self.bias {
+            Some(bias) => crate::ops::dense::Linear { weight: self.weight.val(), bias: bias.val() },
+            None => panic!("a linear map without bias in a layer that has one"),
+        }
     }
 
     /// Stock product.
@@ -157,6 +181,30 @@ impl Dense {
             Some(bias) => y + bias.val().unsqueeze::<2>(),
             None => y,
         }
+    }
+}
+
+/// Layer normalisation of rows, as PyTorch's `LayerNorm`.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// Scale, `[columns]`.
+    pub weight: Param<Tensor<1>>,
+    /// Shift, `[columns]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl LayerNorm {
+    /// Scale 1, shift 0.
+    pub fn new(name: &str, columns: usize, device: &Device) -> Self {
+        Self {
+            weight: parameter(&format!("{name}.weight"), vec![1.0; columns], [columns], device),
+            bias: parameter(&format!("{name}.bias"), vec![0.0; columns], [columns], device),
+        }
+    }
+
+    /// What an operation needs.
+    pub fn norm(&self) -> crate::ops::dense::LayerNorm {
+        crate::ops::dense::LayerNorm { weight: self.weight.val(), bias: self.bias.val() }
     }
 }
 

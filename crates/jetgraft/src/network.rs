@@ -9,7 +9,7 @@ use jetgraft_learn::card::{BackboneCard, Card, DataCard, InputCard, JetCard, Pro
 use jetgraft_learn::graft::{GraftAllow, GraftReport, graft};
 use jetgraft_learn::plan::{Plan, PlanOptions};
 use jetgraft_nn::contract::Backbone;
-use jetgraft_nn::models::lundnet::{self, LundNetConfig};
+use jetgraft_nn::models::lundnet;
 use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{State, load_state, state};
 
@@ -29,12 +29,7 @@ pub struct Network {
 
 /// Sizes of a recipe's network.
 pub fn config(model: &ModelRecipe, input: &InputSpec) -> BackboneConfig {
-    let config = match *model {
-        ModelRecipe::Lundnet { dropout } => {
-            BackboneConfig::LundNet(LundNetConfig { dropout, ..LundNetConfig::default() })
-        }
-    };
-    config.with_ends(input.features().len(), 2)
+    model.config(input.features().len(), 2)
 }
 
 /// Refuses an input whose graphs lack what a network reads beside the features.

@@ -3,11 +3,23 @@
 
 use burn::tensor::Tensor;
 
+pub mod attention;
 mod bridge;
+pub mod class_attention;
+pub mod complete;
+pub mod contrastive;
 mod cpu;
+pub mod dense;
+pub mod dropout;
 pub mod edge_conv;
+pub mod jet_sum;
+pub mod knn;
+pub mod math;
+pub mod neighbour_conv;
+pub mod pair_embedding;
 pub mod plain;
 pub mod readout;
+pub mod rows;
 
 #[doc(hidden)]
 pub use bridge::prefer_plain;

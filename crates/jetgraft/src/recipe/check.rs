@@ -82,10 +82,8 @@ fn head(format: &str, name: &str, faults: &mut Vec<Fault>) {
 }
 
 fn input(input: &InputRecipe, model: &ModelRecipe, faults: &mut Vec<Fault>) {
-    if !model.inputs().contains(&input.kind()) {
-        let kinds = model.inputs().join("` or `");
-        faults
-            .push(Fault::new("input.kind", format!("this [model] reads `{kinds}`, not `{}`", input.kind())));
+    if let Some((key, what)) = model.misfit(input) {
+        faults.push(Fault::new(key, what));
     }
     if let InputRecipe::Lund { ln_kt_min, ln_delta_min, .. } = input {
         for (key, value) in [("input.ln_kt_min", ln_kt_min), ("input.ln_delta_min", ln_delta_min)] {

@@ -9,6 +9,8 @@ use jetgraft_data::{HighLevelInput, InputSpec, JetReference, ParticleFeatures, P
 use jetgraft_learn::card::JetCard;
 use jetgraft_learn::plan::PlanOptions;
 use jetgraft_learn::trainer::TrainOptions;
+use jetgraft_nn::models::deep_sets::Flow;
+use jetgraft_nn::registry::BackboneConfig;
 use jetgraft_physics::lund::LundCuts;
 use serde::{Deserialize, Serialize};
 
@@ -96,31 +98,106 @@ pub struct StudyRecipe {
     pub statistics: StatisticsRecipe,
 }
 
-/// `[model]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum ModelRecipe {
-    /// LundNet with the published widths. The number of inputs follows from `[input]`.
-    Lundnet {
-        /// Dropout before the last layer; the published value is 0.1.
-        #[serde(default = "default_dropout")]
-        dropout: f64,
-    },
-}
+/// `[model]`: a backbone by the name of its sizes, such as `particlenet-lite`, and any of its sizes that differ.
+///
+/// Widths, neighbours, dropout and whatever else the network's configuration has are keys here, with the published
+/// sizes as defaults. The numbers of input features and of classes follow from the rest of the recipe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelRecipe(BackboneConfig);
+
+/// Fields of a configuration that `[input]` and the classes decide.
+const ENDS: [&str; 2] = ["input_features", "classes"];
 
 impl ModelRecipe {
-    /// Kinds of `[input]` that the network can read.
+    /// The network's sizes for an input and a number of classes.
+    pub fn config(&self, input_features: usize, classes: usize) -> BackboneConfig {
+        self.0.clone().with_ends(input_features, classes)
+    }
+
+    /// Kinds of `[input]` that the network can read, the usual one first.
     pub fn inputs(&self) -> &'static [&'static str] {
-        match self {
-            Self::Lundnet { .. } => &["lund"],
+        match &self.0 {
+            BackboneConfig::LundNet(_) => &["lund"],
+            BackboneConfig::Mlp(_) => &["high-level"],
+            BackboneConfig::ParticleNet(_)
+            | BackboneConfig::DeepSets(_)
+            | BackboneConfig::JetClr(_)
+            | BackboneConfig::ParticleTransformer(_)
+            | BackboneConfig::EventGnn(_)
+            | BackboneConfig::EventGat(_) => &["particles"],
         }
     }
 
-    /// The network with its input in a few words, such as `LundNet-5`.
-    pub fn title(&self, input: &InputSpec) -> String {
-        match self {
-            Self::Lundnet { .. } => format!("LundNet-{}", input.features().len()),
+    /// Why the network cannot read an input, with the key of the recipe that is at fault.
+    pub fn misfit(&self, input: &InputRecipe) -> Option<(&'static str, String)> {
+        let kinds = self.inputs();
+        if !kinds.contains(&input.kind()) {
+            let (kinds, found) = (kinds.join("` or `"), input.kind());
+            return Some((
+                "input.kind",
+                format!("the network {} reads `{kinds}`, not `{found}`", self.0.kind()),
+            ));
         }
+        match (&self.0, input) {
+            // Anything else as a feature would break the safety that the network is chosen for.
+            (BackboneConfig::DeepSets(sizes), InputRecipe::Particles { features, .. })
+                if sizes.flow == Flow::Energy && *features != ParticleFeatures::Directions =>
+            {
+                let found = features.name();
+                Some(("input.features", format!("an energy flow network reads `directions`, not `{found}`")))
+            }
+            _ => None,
+        }
+    }
+
+    /// The network with what it reads in a few words, such as `LundNet-5` or `particlenet on kin`.
+    pub fn title(&self, input: &InputSpec) -> String {
+        match (&self.0, input) {
+            (BackboneConfig::LundNet(_), InputSpec::Lund(input)) => {
+                format!("LundNet-{}", input.features.len())
+            }
+            (other, InputSpec::Particles(input)) => format!("{} on {}", other.kind(), input.features.name()),
+            (other, _) => other.kind().into(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelRecipe {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut given = serde_json::Map::deserialize(deserializer)?;
+        let names = || BackboneConfig::PRESETS.join(", ");
+        let kind = match given.remove("kind") {
+            Some(serde_json::Value::String(kind)) => kind,
+            Some(other) => {
+                return Err(D::Error::custom(format!("`kind` is {other}, expected one of {}", names())));
+            }
+            None => return Err(D::Error::missing_field("kind")),
+        };
+        let Some(preset) = BackboneConfig::preset(&kind) else {
+            return Err(D::Error::custom(format!("no network `{kind}`, expected one of {}", names())));
+        };
+        if let Some(end) = ENDS.iter().find(|end| given.contains_key(**end)) {
+            return Err(D::Error::custom(format!(
+                "`{end}` follows from `[input]` and the classes: leave it out"
+            )));
+        }
+        let mut sizes = serde_json::to_value(preset).map_err(D::Error::custom)?;
+        if let Some(sizes) = sizes.as_object_mut() {
+            sizes.extend(given);
+        }
+        serde_json::from_value(sizes).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for ModelRecipe {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut sizes = serde_json::to_value(&self.0).map_err(serde::ser::Error::custom)?;
+        if let Some(sizes) = sizes.as_object_mut() {
+            // What is absent is absent in TOML too.
+            sizes.retain(|name, value| !ENDS.contains(&name.as_str()) && !value.is_null());
+        }
+        sizes.serialize(serializer)
     }
 }
 
@@ -374,9 +451,6 @@ fn default_label() -> String {
 }
 fn default_variables() -> Vec<Variable> {
     HighLevelInput::default().variables
-}
-fn default_dropout() -> f64 {
-    0.1
 }
 fn default_share() -> [f64; 2] {
     [0.0, 1.0]
