@@ -58,8 +58,8 @@ pub struct StudyRecord {
     pub subsets: String,
     /// How sure.
     pub statistics: StatisticsRecipe,
-    /// The source.
-    pub source: SourceRecord,
+    /// The source; none in a study of networks from scratch.
+    pub source: Option<SourceRecord>,
     /// The target.
     pub target: TaskRecord,
     /// Device, threads, instruction set.

@@ -55,7 +55,7 @@ pub fn page(study: &Study) -> Result<Page> {
         title: study.record.title.clone(),
         subtitle: format!(
             "{}: {} against {}; target sizes {}; {} seeds; {} test jets, touched once",
-            escape(&study.record.source.description),
+            escape(study.record.source.as_ref().map_or("from scratch", |source| &source.description)),
             escape(&study.record.target.classes[1]),
             escape(&study.record.target.classes[0]),
             list(&study.record.sizes),
@@ -283,7 +283,8 @@ fn jets_table(study: &Study) -> Table {
         Column::number("signal"),
         Column::number("events"),
     ];
-    let tasks = study.record.source.task.iter().map(|task| ("source", task));
+    let tasks = study.record.source.iter().filter_map(|source| source.task.as_ref());
+    let tasks = tasks.map(|task| ("source", task));
     for (name, task) in tasks.chain([("target", &study.record.target)]) {
         for part in task.parts.iter().filter(|part| part.events > 0) {
             table.push_in(
@@ -312,16 +313,18 @@ fn provenance(study: &Study) -> Vec<Block> {
     let mut facts = vec![
         ("program".to_string(), record.version.clone()),
         ("seed".to_string(), record.seed.to_string()),
-        ("source".to_string(), record.source.description.clone()),
-        ("source weights (BLAKE3)".to_string(), record.source.weights_blake3.clone()),
         ("subsets".to_string(), record.subsets.clone()),
         ("device and threads".to_string(), record.machine.clone()),
-        (
-            "wall time".to_string(),
-            format!("{:.0} s, of which source {:.0} s", record.seconds, record.source.seconds),
-        ),
     ];
-    let tasks = record.source.task.iter().map(|task| ("source", task));
+    let mut wall = format!("{:.0} s", record.seconds);
+    if let Some(source) = &record.source {
+        facts.push(("source".to_string(), source.description.clone()));
+        facts.push(("source weights (BLAKE3)".to_string(), source.weights_blake3.clone()));
+        wall += &format!(", of which source {:.0} s", source.seconds);
+    }
+    facts.push(("wall time".to_string(), wall));
+    let tasks = record.source.iter().filter_map(|source| source.task.as_ref());
+    let tasks = tasks.map(|task| ("source", task));
     for (name, task) in tasks.chain([("target", &record.target)]) {
         for file in &task.manifest.files {
             facts.push((

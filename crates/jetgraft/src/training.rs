@@ -26,6 +26,8 @@ use crate::task::Task;
 
 /// Host memory that the cached output of frozen stages may take.
 pub const CACHE_BYTES: u64 = 2 << 30;
+/// Classes of a task: background and signal.
+const CLASSES: usize = 2;
 /// Jets at a time in predictions.
 pub const PREDICT_BATCH: usize = 512;
 
@@ -49,7 +51,8 @@ pub fn config(
     options: &PlanOptions,
 ) -> BackboneConfig {
     match source {
-        Some(source) if options.needs_source() => source.clone(),
+        // Another number of classes makes a fresh head; the plan says whether that is meant.
+        Some(source) if options.needs_source() => source.clone().with_ends(source.input_features(), CLASSES),
         _ => network::config(model, input),
     }
 }

@@ -170,6 +170,7 @@ fn status_is_0_for_answers_and_1_for_what_the_user_can_mend() {
         &["import", &nowhere, "-o", &out, "--as", "lundnet-5"],
         &["import", &text, "-o", &out, "--as", "lundnet-5"],
         &["import", &text, "-o", &out, "--as", "resnet"],
+        &["export", &nowhere, "-o", &out, "--format", "onnx"],
         &["export", &nowhere, "-o", &out],
         &["predict", &nowhere, JETS, "-o", &out],
         &["evaluate", &nowhere],

@@ -173,7 +173,7 @@ fn a_study_without_trees() {
     ));
     assert!(!std::path::Path::new(&format!("{out}/summary/lund_plane.json")).exists());
     let page = std::fs::read_to_string(format!("{out}/report.html")).unwrap();
-    assert!(!page.contains("Lund") && page.contains("mlp learnt on"), "no word of trees");
+    assert!(!page.contains("Lund") && page.contains("multi-layer perceptron learnt on"), "no word of trees");
     let cards = common::files_below(std::path::Path::new(&out));
     let scales: Vec<serde_json::Value> = cards
         .iter()

@@ -250,6 +250,6 @@ pub fn recipes(loaded: &LoadedRecipe) -> Result<Vec<(&'static str, Vec<u8>)>> {
 pub fn planned_jets(options: &TrainOptions, training_jets: usize) -> u64 {
     match options.budget {
         Span::Epochs(epochs) => epochs * training_jets as u64,
-        Span::Steps(steps) => steps * options.batch_size.min(training_jets) as u64,
+        Span::Steps(steps) => steps * options.step_size().min(training_jets) as u64,
     }
 }

@@ -112,6 +112,9 @@ fn from_table(table: &toml::Table, text: &str) -> std::result::Result<Recipe, Ve
         Some("study") => {
             let mut recipe: StudyRecipe = typed(table, text)?;
             recipe.input.resolve();
+            for input in recipe.study.plans.iter_mut().filter_map(|plan| plan.input.as_mut()) {
+                input.resolve();
+            }
             let faults = check::study(&recipe);
             if faults.is_empty() { Ok(Recipe::Study(Box::new(recipe))) } else { Err(placed(faults, text)) }
         }

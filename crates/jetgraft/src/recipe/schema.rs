@@ -85,8 +85,9 @@ pub struct StudyRecipe {
     pub model: ModelRecipe,
     /// What the network sees of a jet.
     pub input: InputRecipe,
-    /// The source network: trained here, or from a file.
-    pub source: SourceRecipe,
+    /// The source network: trained here, or from a file; absent in a study of networks from scratch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceRecipe>,
     /// The target task.
     pub target: TaskRecipe,
     /// How every network of the study is trained on the target.
@@ -128,15 +129,12 @@ impl ModelRecipe {
         }
     }
 
-    /// Why the network cannot read an input, with the key of the recipe that is at fault.
+    /// Why the network cannot read an input, with the key of `[input]` that is at fault.
     pub fn misfit(&self, input: &InputRecipe) -> Option<(&'static str, String)> {
         let kinds = self.inputs();
         if !kinds.contains(&input.kind()) {
             let (kinds, found) = (kinds.join("` or `"), input.kind());
-            return Some((
-                "input.kind",
-                format!("the network {} reads `{kinds}`, not `{found}`", self.0.kind()),
-            ));
+            return Some(("kind", format!("{} reads `{kinds}`, not `{found}`", self.0.title())));
         }
         match (&self.0, input) {
             // Anything else as a feature would break the safety that the network is chosen for.
@@ -144,20 +142,20 @@ impl ModelRecipe {
                 if sizes.flow == Flow::Energy && *features != ParticleFeatures::Directions =>
             {
                 let found = features.name();
-                Some(("input.features", format!("an energy flow network reads `directions`, not `{found}`")))
+                Some(("features", format!("an energy flow network reads `directions`, not `{found}`")))
             }
             _ => None,
         }
     }
 
-    /// The network with what it reads in a few words, such as `LundNet-5` or `particlenet on kin`.
+    /// The network with what it reads in a few words, such as `LundNet-5` or `ParticleNet on kin`.
     pub fn title(&self, input: &InputSpec) -> String {
         match (&self.0, input) {
             (BackboneConfig::LundNet(_), InputSpec::Lund(input)) => {
                 format!("LundNet-{}", input.features.len())
             }
-            (other, InputSpec::Particles(input)) => format!("{} on {}", other.kind(), input.features.name()),
-            (other, _) => other.kind().into(),
+            (other, InputSpec::Particles(input)) => format!("{} on {}", other.title(), input.features.name()),
+            (other, _) => other.title().into(),
         }
     }
 }
@@ -383,7 +381,7 @@ pub struct SourceRecipe {
 pub struct WeightsRecipe {
     /// PyTorch (either layout) or safetensors. A shipped recipe leaves it empty and asks for it.
     pub file: PathBuf,
-    /// Network: `lundnet-3` or `lundnet-5`.
+    /// Network: `lundnet-3`, `lundnet-5`, `particlenet`, `particle-transformer`, `jetclr` and others.
     #[serde(rename = "as")]
     pub network: String,
 }
@@ -420,6 +418,39 @@ pub struct NamedPlan {
     /// What is kept, frozen, and at which rate the rest learns.
     #[serde(flatten)]
     pub plan: PlanOptions,
+    /// Another network than the study's, from scratch: to compare backbones on the same jets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRecipe>,
+    /// What that network reads; absent: the study's input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputRecipe>,
+    /// Learning rate of this plan's runs; absent: that of `[train]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+}
+
+impl StudyRecipe {
+    /// Network of a plan.
+    pub fn model_of<'a>(&'a self, plan: &'a NamedPlan) -> &'a ModelRecipe {
+        plan.model.as_ref().unwrap_or(&self.model)
+    }
+
+    /// Input of a plan's network.
+    pub fn input_of<'a>(&'a self, plan: &'a NamedPlan) -> &'a InputRecipe {
+        plan.input.as_ref().unwrap_or(&self.input)
+    }
+
+    /// The plan that the others are compared with: the first from scratch.
+    pub fn reference(&self) -> Option<&NamedPlan> {
+        self.study.plans.iter().find(|named| !named.plan.needs_source())
+    }
+
+    /// How the runs of a plan train.
+    pub fn train_of(&self, plan: &NamedPlan) -> TrainOptions {
+        let mut train = self.train.clone();
+        train.learning_rate = plan.learning_rate.unwrap_or(train.learning_rate);
+        train
+    }
 }
 
 /// `[statistics]`.
