@@ -30,6 +30,8 @@ const ALL: &[Shipped] = shipped![
     "w-to-top" => "recipes/w-to-top.toml",
     "published-w-to-top" => "recipes/published-w-to-top.toml",
     "published-top-to-decayed" => "recipes/published-top-to-decayed.toml",
+    "jetclass-to-top" => "recipes/jetclass-to-top.toml",
+    "backbones" => "recipes/backbones.toml",
 ];
 
 /// All shipped recipes, the quick start first.
