@@ -247,7 +247,8 @@ impl ParticleInput {
             let pt = momentum.pt();
             // Without pt there is no direction; such a particle is no part of a jet of finite radius.
             if pt > 0.0 {
-                particles.push(Particle { momentum: *momentum, pt, at: first + at });
+                let at = first + at;
+                particles.push(Particle { momentum: *momentum, pt, at, deta: 0.0, dphi: 0.0, dy: 0.0 });
             }
         }
         if particles.is_empty() {
@@ -268,22 +269,22 @@ impl ParticleInput {
             ledger.note("constituents beyond the largest number left out", (particles.len() - limit) as u64);
             particles.truncate(limit);
         }
+        for particle in particles.iter_mut() {
+            particle.deta = particle.momentum.pseudorapidity() - axis.eta;
+            particle.dphi = delta_phi(particle.momentum.phi(), axis.phi);
+            particle.dy = particle.momentum.rapidity() - axis.rapidity;
+        }
         let start = graphs.features.len();
         match self.features {
-            ParticleFeatures::JetClr => jetclr(particles, &axis, &mut graphs.features),
-            ParticleFeatures::Flow => flow(particles, &axis, true, &mut graphs.features),
-            ParticleFeatures::Directions => flow(particles, &axis, false, &mut graphs.features),
+            ParticleFeatures::JetClr => jetclr(particles, &mut graphs.features),
+            ParticleFeatures::Flow => flow(particles, true, &mut graphs.features),
+            ParticleFeatures::Directions => flow(particles, false, &mut graphs.features),
             _ => self.weaver(particles, &axis, jets, &mut graphs.features),
         }
         let kinematics = graphs.kinematics.get_or_insert_default();
         let kinematics_start = kinematics.len();
-        for Particle { momentum, pt, .. } in particles.iter() {
-            let values = [
-                *pt,
-                momentum.rapidity() - axis.rapidity,
-                delta_phi(momentum.phi(), axis.phi),
-                momentum.mass().max(0.0),
-            ];
+        for Particle { momentum, pt, dy, dphi, .. } in particles.iter() {
+            let values = [*pt, *dy, *dphi, momentum.mass().max(0.0)];
             kinematics.extend(values.map(|value| value as f32));
         }
         let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
@@ -319,20 +320,19 @@ impl ParticleInput {
     /// `kin`, `kinpid` and `full`.
     fn weaver(&self, particles: &[Particle], axis: &Axis, jets: &Jets, out: &mut Vec<f32>) {
         let scaled = |value: f64, shift: f64, scale: f64| (((value - shift) * scale).clamp(-5.0, 5.0)) as f32;
-        for Particle { momentum, pt, at } in particles {
-            let [deta, dphi] = axis.relative(momentum);
+        for &Particle { ref momentum, pt, at, deta, dphi, .. } in particles {
             out.extend([
                 scaled(pt.ln(), 1.7, 0.7),
                 scaled(momentum.energy.ln(), 2.0, 0.7),
                 scaled((pt / axis.pt).ln(), -4.7, 0.7),
                 scaled((momentum.energy / axis.energy).ln(), -4.7, 0.7),
-                scaled(deta.hypot(dphi), 0.2, 4.0),
+                scaled((deta * deta + dphi * dphi).sqrt(), 0.2, 4.0),
             ]);
             if let (true, Some(identity)) = (self.features.extras().identity, &jets.identity) {
-                out.extend(identity[*at]);
+                out.extend(identity[at]);
             }
             if let (true, Some(displacement)) = (self.features.extras().displacement, &jets.displacement) {
-                let [d0, d0_error, dz, dz_error] = displacement[*at].map(f64::from);
+                let [d0, d0_error, dz, dz_error] = displacement[at].map(f64::from);
                 let values = [d0.tanh(), d0_error.clamp(0.0, 1.0), dz.tanh(), dz_error.clamp(0.0, 1.0)];
                 out.extend(values.map(|value| value as f32));
             }
@@ -349,6 +349,12 @@ struct Particle {
     pt: f64,
     /// Place in the columns of [`Jets`].
     at: usize,
+    /// Pseudorapidity minus the jet's; this and the next two are filled for those that are kept.
+    deta: f64,
+    /// Azimuth minus the jet's, wrapped, rad.
+    dphi: f64,
+    /// Rapidity minus the jet's.
+    dy: f64,
 }
 
 /// The jet that features are relative to; GeV, rad.
@@ -360,36 +366,26 @@ struct Axis {
     rapidity: f64,
 }
 
-impl Axis {
-    /// Pseudorapidity and azimuth of a momentum relative to the axis.
-    fn relative(&self, momentum: &FourMomentum) -> [f64; 2] {
-        [momentum.pseudorapidity() - self.eta, delta_phi(momentum.phi(), self.phi)]
-    }
-}
-
-fn jetclr(particles: &[Particle], axis: &Axis, out: &mut Vec<f32>) {
+fn jetclr(particles: &[Particle], out: &mut Vec<f32>) {
     let (mut sum, mut centre) = (0.0, [0.0; 2]);
-    for Particle { momentum, pt, .. } in particles {
-        let [deta, dphi] = axis.relative(momentum);
+    for Particle { pt, deta, dphi, .. } in particles {
         sum += pt;
         centre[0] += pt * deta;
         centre[1] += pt * dphi;
     }
-    for Particle { momentum, pt, .. } in particles {
-        let [deta, dphi] = axis.relative(momentum);
+    for Particle { pt, deta, dphi, .. } in particles {
         let values = [pt / 600.0, deta - centre[0] / sum, dphi - centre[1] / sum];
         out.extend(values.map(|value| value as f32));
     }
 }
 
 /// `flow`, and `directions` without the share of pt.
-fn flow(particles: &[Particle], axis: &Axis, share: bool, out: &mut Vec<f32>) {
+fn flow(particles: &[Particle], share: bool, out: &mut Vec<f32>) {
     let sum: f64 = particles.iter().map(|particle| particle.pt).sum();
-    for Particle { momentum, pt, .. } in particles {
+    for Particle { pt, dy, dphi, .. } in particles {
         if share {
             out.push((pt / sum) as f32);
         }
-        let place = [momentum.rapidity() - axis.rapidity, delta_phi(momentum.phi(), axis.phi)];
-        out.extend(place.map(|value| value as f32));
+        out.extend([*dy as f32, *dphi as f32]);
     }
 }

@@ -168,7 +168,8 @@ fn imported_input(network: &str, config: &BackboneConfig) -> Result<InputSpec> {
         BackboneConfig::Mlp(_) => vec![InputSpec::HighLevel(HighLevelInput::default())],
         BackboneConfig::JetClr(_) => vec![particles(ParticleFeatures::JetClr)],
         BackboneConfig::DeepSets(_) => {
-            [ParticleFeatures::Flow, ParticleFeatures::Directions].map(particles).into()
+            use ParticleFeatures::{Directions, Flow, Full, Kin, KinPid};
+            [Flow, Directions, Kin, KinPid, Full].map(particles).into()
         }
         _ => [ParticleFeatures::Kin, ParticleFeatures::KinPid, ParticleFeatures::Full].map(particles).into(),
     };

@@ -101,3 +101,85 @@ fn particle_numbers_through_a_task() {
         assert_eq!(node[5] == 0.0, node[7] + node[8] == 1.0, "{node:?}");
     }
 }
+
+/// `--set` that turns a shipped LundNet recipe into one of another network and input.
+fn turned(model: &str, input: &str) -> [String; 4] {
+    ["--set".into(), format!("model={model}"), "--set".into(), format!("input={input}")]
+}
+
+const NETWORKS: [(&str, &str, &str); 6] = [
+    ("lundnet", "{kind=\"lundnet\"}", "{kind=\"lund\", features=\"lundnet-3\", ln_kt_min=0.0}"),
+    (
+        "particlenet",
+        "{kind=\"particlenet-lite\"}",
+        "{kind=\"particles\", features=\"kin\", max_constituents=24}",
+    ),
+    ("particle-transformer", "{kind=\"particle-transformer\"}", "{kind=\"particles\", features=\"kin\"}"),
+    ("pfn", "{kind=\"pfn\"}", "{kind=\"particles\", features=\"flow\"}"),
+    ("efn", "{kind=\"efn\"}", "{kind=\"particles\", features=\"directions\"}"),
+    ("mlp", "{kind=\"mlp\"}", "{kind=\"high-level\"}"),
+];
+
+/// Two steps of training, then the same scores from the run folder alone.
+#[test]
+fn every_input_trains_and_predicts() {
+    let folder = common::scratch();
+    for (name, model, input) in NETWORKS {
+        let out = common::at(&folder, name);
+        let own = turned(model, input);
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let tiny: Vec<&str> = common::TINY_TRAIN
+            .chunks(2)
+            .filter(|pair| !pair[1].starts_with("input."))
+            .flatten()
+            .copied()
+            .collect();
+        common::ok(&common::with(&["train", "lundnet5-w", "--out", &out], &[&own, &tiny]));
+        let scores = format!("{out}/scores.parquet");
+        common::ok(&["predict", &out, common::JETS, "-o", &scores, "--select", "jet_pt > 1000"]);
+        let read = |path: &str| jetgraft_data::read_scores(std::path::Path::new(path)).unwrap();
+        let (all, test) = (read(&scores), read(&format!("{out}/run/predictions.parquet")));
+        assert!(test.event_id.len() > 5);
+        let logits = |of: &jetgraft_data::Scores, row: usize| of.logits[2 * row..2 * row + 2].to_vec();
+        for row in 0..test.event_id.len() {
+            let twin = (0..all.event_id.len())
+                .find(|at| {
+                    all.event_id[*at] == test.event_id[row] && all.jet_pt_gev[*at] == test.jet_pt_gev[row]
+                })
+                .unwrap();
+            for (a, b) in logits(&test, row).iter().zip(logits(&all, twin)) {
+                assert!((a - b).abs() <= 1e-4 * (1.0 + b.abs()), "{name}: {a} {b}");
+            }
+        }
+    }
+}
+
+/// A study on variables: one scale for source and cells, and no Lund plane.
+#[test]
+fn a_study_without_trees() {
+    let folder = common::scratch();
+    let out = common::at(&folder, "study");
+    let own = turned("{kind=\"mlp\", hidden=[8]}", "{kind=\"high-level\", variables=[\"mass\", \"tau21\"]}");
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    let tiny = |list: &'static [&'static str]| -> Vec<&'static str> {
+        let pairs = list.chunks(2).filter(|pair| !pair[1].starts_with("input."));
+        pairs.flatten().copied().collect()
+    };
+    let (study, source) = (tiny(common::TINY_STUDY), tiny(common::TINY_SOURCE));
+    let plans = "study.plans=[{name=\"scratch\", kind=\"scratch\"}, {name=\"tuned\", kind=\"fine-tune\"}]";
+    common::ok(&common::with(
+        &["study", "quickstart", "--out", &out],
+        &[&own, &study, &source, &["--set", plans]],
+    ));
+    assert!(!std::path::Path::new(&format!("{out}/summary/lund_plane.json")).exists());
+    let page = std::fs::read_to_string(format!("{out}/report.html")).unwrap();
+    assert!(!page.contains("Lund") && page.contains("multi-layer perceptron learnt on"), "no word of trees");
+    let cards = common::files_below(std::path::Path::new(&out));
+    let scales: Vec<serde_json::Value> = cards
+        .iter()
+        .filter(|file| file.ends_with("card.json"))
+        .map(|file| common::json(&std::fs::read_to_string(file).unwrap())["input"]["standardisation"].clone())
+        .collect();
+    assert!(scales.len() > 4 && scales[0].is_object());
+    assert!(scales.iter().all(|scale| *scale == scales[0]));
+}

@@ -84,12 +84,8 @@ fn head(format: &str, name: &str, faults: &mut Vec<Fault>) {
 }
 
 fn input(key: &str, input: &InputRecipe, model: &ModelRecipe, faults: &mut Vec<Fault>) {
-    if !model.inputs().contains(&input.kind()) {
-        let kinds = model.inputs().join("` or `");
-        faults.push(Fault::new(
-            format!("{key}.kind"),
-            format!("this [model] reads `{kinds}`, not `{}`", input.kind()),
-        ));
+    if let Some((at, what)) = model.misfit(input) {
+        faults.push(Fault::new(format!("{key}.{at}"), what));
     }
     if let InputRecipe::Lund { ln_kt_min, ln_delta_min, .. } = input {
         for (name, value) in [("ln_kt_min", ln_kt_min), ("ln_delta_min", ln_delta_min)] {

@@ -163,6 +163,13 @@ pub fn typed<T: DeserializeOwned>(table: &Table, text: &str) -> std::result::Res
         if !went_on || mended.iter().filter(|earlier| **earlier == key).count() > 3 {
             break;
         }
+        // Without the kind nobody knows which keys belong beside it.
+        if let [parent @ .., last] = path.as_slice()
+            && last == "kind"
+            && !parent.is_empty()
+        {
+            mended.push(parent.join("."));
+        }
         mended.push(key);
     }
     faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));

@@ -9,6 +9,7 @@ use jetgraft_data::{HighLevelInput, InputSpec, JetReference, ParticleFeatures, P
 use jetgraft_learn::card::JetCard;
 use jetgraft_learn::plan::PlanOptions;
 use jetgraft_learn::trainer::TrainOptions;
+use jetgraft_nn::models::deep_sets::Flow;
 use jetgraft_nn::registry::BackboneConfig;
 use jetgraft_physics::lund::LundCuts;
 use serde::{Deserialize, Serialize};
@@ -113,6 +114,50 @@ impl ModelRecipe {
     pub fn config(&self, input_features: usize, classes: usize) -> BackboneConfig {
         self.0.clone().with_ends(input_features, classes)
     }
+
+    /// Kinds of `[input]` that the network can read, the usual one first.
+    pub fn inputs(&self) -> &'static [&'static str] {
+        match &self.0 {
+            BackboneConfig::LundNet(_) => &["lund"],
+            BackboneConfig::Mlp(_) => &["high-level"],
+            BackboneConfig::ParticleNet(_)
+            | BackboneConfig::DeepSets(_)
+            | BackboneConfig::JetClr(_)
+            | BackboneConfig::ParticleTransformer(_)
+            | BackboneConfig::EventGnn(_)
+            | BackboneConfig::EventGat(_) => &["particles"],
+        }
+    }
+
+    /// Why the network cannot read an input, with the key of `[input]` that is at fault.
+    pub fn misfit(&self, input: &InputRecipe) -> Option<(&'static str, String)> {
+        let kinds = self.inputs();
+        if !kinds.contains(&input.kind()) {
+            let (kinds, found) = (kinds.join("` or `"), input.kind());
+            return Some(("kind", format!("{} reads `{kinds}`, not `{found}`", self.0.title())));
+        }
+        match (&self.0, input) {
+            // Anything else as a feature would break the safety that the network is chosen for.
+            (BackboneConfig::DeepSets(sizes), InputRecipe::Particles { features, .. })
+                if sizes.flow == Flow::Energy && *features != ParticleFeatures::Directions =>
+            {
+                let found = features.name();
+                Some(("features", format!("an energy flow network reads `directions`, not `{found}`")))
+            }
+            _ => None,
+        }
+    }
+
+    /// The network with what it reads in a few words, such as `LundNet-5` or `ParticleNet on kin`.
+    pub fn title(&self, input: &InputSpec) -> String {
+        match (&self.0, input) {
+            (BackboneConfig::LundNet(_), InputSpec::Lund(input)) => {
+                format!("LundNet-{}", input.features.len())
+            }
+            (other, InputSpec::Particles(input)) => format!("{} on {}", other.title(), input.features.name()),
+            (other, _) => other.title().into(),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for ModelRecipe {
@@ -151,31 +196,6 @@ impl Serialize for ModelRecipe {
             sizes.retain(|name, value| !ENDS.contains(&name.as_str()) && !value.is_null());
         }
         sizes.serialize(serializer)
-    }
-}
-
-impl ModelRecipe {
-    /// Kinds of `[input]` that the network can read.
-    pub fn inputs(&self) -> &'static [&'static str] {
-        match self.0 {
-            BackboneConfig::LundNet(_) => &["lund"],
-            BackboneConfig::Mlp(_) => &["high-level"],
-            BackboneConfig::ParticleNet(_)
-            | BackboneConfig::ParticleTransformer(_)
-            | BackboneConfig::JetClr(_)
-            | BackboneConfig::DeepSets(_)
-            | BackboneConfig::EventGnn(_)
-            | BackboneConfig::EventGat(_) => &["particles"],
-        }
-    }
-
-    /// The network with its input in a few words, such as `LundNet-5`.
-    pub fn title(&self, input: &InputSpec) -> String {
-        let features = input.features().len();
-        match &self.0 {
-            BackboneConfig::LundNet(_) => format!("LundNet-{features}"),
-            other => format!("{} of {features} features", other.title()),
-        }
     }
 }
 
