@@ -51,6 +51,22 @@ def batch(row, rng, fill=1.0):
     }
 
 
+def gigaflop(row, batch):
+    """Products of a training step, each twice more in the backward; the first maps and the shortcut act on nodes."""
+    sizes = np.diff(batch["jet_offsets"])
+    nodes, inputs, forward = sizes.sum(), row["config"]["input_features"], 0
+    for block in row["config"]["blocks"]:
+        edges = (sizes * np.minimum(sizes - 1, block["neighbours"])).sum()
+        widths = block["widths"]
+        forward += 2 * nodes * inputs * (2 * widths[0] + (widths[-1] if inputs != widths[-1] else 0))
+        forward += 2 * edges * sum(before * width for before, width in zip(widths, widths[1:]))
+        inputs = widths[-1]
+    for width in row["config"]["head"] + [row["config"]["classes"]]:
+        forward += 2 * len(sizes) * inputs * width
+        inputs = width
+    return 3e-9 * forward
+
+
 def _neighbours(points, k):
     """Indices `[B, P, k]` of the nearest, from `points: [B, P, D]`."""
     squares = (points * points).sum(2)

@@ -39,30 +39,45 @@ fn cases() -> Vec<(&'static str, serde_json::Value)> {
         ("lundnet-5", json!({"kind": "lundnet"})),
         ("lundnet-3", json!({"kind": "lundnet", "input_features": 3, "widths": [16, 8, 8], "classes": 4})),
         ("particlenet", json!({"kind": "particlenet"})),
-        ("particlenet-lite-fusion", json!({
-            "kind": "particlenet",
-            "blocks": [{"neighbours": 7, "widths": [32, 32, 32]}, {"neighbours": 7, "widths": [64, 64, 64]}],
-            "fusion": 128,
-            "head": [128],
-            "points": [0, 1],
-        })),
-        ("particlenet-weaver", json!({"kind": "particlenet", "padding": "weaver", "slots": 24, "classes": 10})),
+        (
+            "particlenet-lite-fusion",
+            json!({
+                "kind": "particlenet",
+                "blocks": [{"neighbours": 7, "widths": [32, 32, 32]}, {"neighbours": 7, "widths": [64, 64, 64]}],
+                "fusion": 128,
+                "head": [128],
+                "points": [0, 1],
+            }),
+        ),
+        (
+            "particlenet-weaver",
+            json!({"kind": "particlenet", "padding": "weaver", "slots": 24, "classes": 10}),
+        ),
         ("particle-transformer", json!({"kind": "particle-transformer"})),
-        ("particle-transformer-small", json!({
-            "kind": "particle-transformer", "input_features": 14, "embed": [16, 24], "pair": [8], "heads": 4,
-            "blocks": 2, "class_blocks": 1, "hidden": 32, "classes": 3,
-        })),
+        (
+            "particle-transformer-small",
+            json!({
+                "kind": "particle-transformer", "input_features": 14, "embed": [16, 24], "pair": [8], "heads": 4,
+                "blocks": 2, "class_blocks": 1, "hidden": 32, "classes": 3,
+            }),
+        ),
         ("jetclr", json!({"kind": "jetclr", "width": 256, "feed_forward": 1024, "projection": [256, 256]})),
-        ("jetclr-hard", json!({
-            "kind": "jetclr", "width": 32, "heads": 2, "feed_forward": 48, "layers": 2, "projection": [16],
-            "mask": "hard", "input_features": 6,
-        })),
+        (
+            "jetclr-hard",
+            json!({
+                "kind": "jetclr", "width": 32, "heads": 2, "feed_forward": 48, "layers": 2, "projection": [16],
+                "mask": "hard", "input_features": 6,
+            }),
+        ),
         ("event-gnn", json!({"kind": "event-gnn"})),
         ("event-gat", json!({"kind": "event-gat"})),
-        ("event-gat-head", json!({
-            "kind": "event-gat", "width": 24, "heads": 3, "layers": 2, "head_hidden": [12], "input_features": 9,
-            "classes": 4,
-        })),
+        (
+            "event-gat-head",
+            json!({
+                "kind": "event-gat", "width": 24, "heads": 3, "layers": 2, "head_hidden": [12], "input_features": 9,
+                "classes": 4,
+            }),
+        ),
         ("particle-flow", json!({"kind": "deep-sets"})),
         ("particle-flow-14", json!({"kind": "deep-sets", "input_features": 14})),
         ("energy-flow", json!({"kind": "deep-sets", "flow": "energy", "input_features": 2})),
@@ -148,7 +163,8 @@ fn jets(sizes: &[usize], features: usize) -> State {
     let mut offsets = vec![0f32];
     for &size in sizes {
         for node in 0..size {
-            let mut normal = || (-2.0 * (unit() + 1e-12).ln()).sqrt() * (std::f64::consts::TAU * unit()).cos();
+            let mut normal =
+                || (-2.0 * (unit() + 1e-12).ln()).sqrt() * (std::f64::consts::TAU * unit()).cos();
             rows.extend((0..features).map(|_| normal() as f32));
             let (rapidity, azimuth) = (0.3 * normal(), 0.3 * normal());
             let mass = [0.0, 0.13957, 0.000511][node % 3];
@@ -214,7 +230,10 @@ fn write(folder: &Path) -> Result<()> {
         let weights = state(&network);
         let (features, classes) = (network.input_features(), network.classes());
         let put = |ending: &str, bytes: &[u8]| std::fs::write(folder.join(format!("{name}.{ending}")), bytes);
-        put("onnx", &to_onnx(&config, &weights, &OnnxOptions { name: name.into(), ..OnnxOptions::default() })?)?;
+        put(
+            "onnx",
+            &to_onnx(&config, &weights, &OnnxOptions { name: name.into(), ..OnnxOptions::default() })?,
+        )?;
         let centre: Vec<f32> = (0..features).map(|at| 0.1 * at as f32).collect();
         let scale: Vec<f32> = (0..features).map(|at| 0.5 + 0.25 * at as f32).collect();
         let options = OnnxOptions { standardise: Some((centre, scale)), ..OnnxOptions::default() };
@@ -225,7 +244,9 @@ fn write(folder: &Path) -> Result<()> {
                 preprocessing
                     .features
                     .iter()
-                    .map(|f| json!([format!("{:?}", f.quantity), f.shift, f.scale, f.clip.map(|(a, b)| [a, b])]))
+                    .map(|f| {
+                        json!([format!("{:?}", f.quantity), f.shift, f.scale, f.clip.map(|(a, b)| [a, b])])
+                    })
                     .collect::<Vec<_>>(),
             );
             let options = OnnxOptions { preprocessing: Some(preprocessing), ..OnnxOptions::default() };
@@ -263,7 +284,8 @@ fn write(folder: &Path) -> Result<()> {
 
 fn predict(name: &str, jets: &Path, ours: &Path) -> Result<()> {
     let cases = cases();
-    let (_, config) = cases.iter().find(|(case, _)| *case == name).ok_or_else(|| format!("no case `{name}`"))?;
+    let (_, config) =
+        cases.iter().find(|(case, _)| *case == name).ok_or_else(|| format!("no case `{name}`"))?;
     let network = network(&serde_json::from_value(config.clone())?)?;
     let jets: State = read_file(jets)?
         .tensors

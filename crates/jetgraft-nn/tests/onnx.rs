@@ -168,8 +168,7 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
         clip: Some((-5.0, 5.0)),
     };
     let one = Preprocessing { features: vec![feature.clone()], ..Preprocessing::default() };
-    let (words, _) =
-        refused(&flow, &weights, OnnxOptions { preprocessing: Some(one), ..none.clone() });
+    let (words, _) = refused(&flow, &weights, OnnxOptions { preprocessing: Some(one), ..none.clone() });
     assert!(words.contains("1 features"), "{words}");
     let seven = Preprocessing { features: vec![feature; 7], ..Preprocessing::default() };
     let bytes =

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use jetgraft_data::InputSpec;
 use jetgraft_data::lund_graphs::{FeatureSet, LundInput};
-use jetgraft_learn::card::{
-    BackboneCard, Card, DataCard, FeatureCard, InputCard, JetCard, Provenance, VERSION,
-};
+use jetgraft_learn::card::{BackboneCard, Card, DataCard, InputCard, JetCard, Provenance, VERSION};
 use jetgraft_learn::graft::{GraftAllow, GraftReport, graft};
 use jetgraft_learn::plan::{Plan, PlanOptions};
 use jetgraft_nn::contract::Backbone;
@@ -29,8 +28,28 @@ pub struct Network {
 }
 
 /// Sizes of a recipe's network.
-pub fn config(model: &ModelRecipe, input: &LundInput) -> BackboneConfig {
-    model.config(input.features.len(), 2)
+pub fn config(model: &ModelRecipe, input: &InputSpec) -> BackboneConfig {
+    model.config(input.features().len(), 2)
+}
+
+/// Refuses an input whose graphs lack what a network reads beside the features.
+///
+/// # Errors
+/// Says what is missing.
+pub fn check_fit(model: &AnyBackbone, input: &InputSpec) -> Result<()> {
+    let needs = model.needs();
+    let fault = |what: &str, kind: &str| {
+        Err(Error::new(format!("the network {} reads {what}", model.kind()))
+            .found(input.describe())
+            .expected(format!("[input] kind = \"{kind}\"")))
+    };
+    if needs.edges && !input.has_edges() {
+        return fault("trees of declusterings", "lund");
+    }
+    if needs.kinematics && !input.has_kinematics() {
+        return fault("constituents with their momenta", "particles");
+    }
+    Ok(())
 }
 
 /// Sizes of a card's network.
@@ -66,7 +85,7 @@ pub fn build(network: &Network, device: &Device) -> Result<AnyBackbone> {
 pub fn new_card(
     model: &AnyBackbone,
     name: &str,
-    input: &LundInput,
+    input: &InputCard,
     jets: &JetsRecipe,
     classes: &[String; 2],
     data: Vec<DataCard>,
@@ -76,7 +95,7 @@ pub fn new_card(
         version: VERSION,
         name: name.into(),
         backbone: backbone_card(&model.config())?,
-        input: input_card(input),
+        input: input.clone(),
         jets: jets.card(),
         classes: classes.to_vec(),
         data,
@@ -93,24 +112,6 @@ fn backbone_card(config: &BackboneConfig) -> Result<BackboneCard> {
         fields.remove("kind");
     }
     Ok(BackboneCard { kind: config.kind().into(), config: sizes })
-}
-
-fn input_card(input: &LundInput) -> InputCard {
-    let unit = |name: &str| match name {
-        "ln_m" | "ln_kt" => "ln GeV",
-        "psi" => "rad",
-        _ => "ln 1",
-    };
-    let names = input.features.names();
-    InputCard {
-        lund: *input,
-        features: names
-            .iter()
-            .map(|name| FeatureCard { name: (*name).into(), unit: unit(name).into() })
-            .collect(),
-        // LundNet normalises its inputs itself, by its first BatchNorm.
-        standardisation: None,
-    }
 }
 
 /// A source from a run folder.
@@ -180,7 +181,8 @@ pub fn import(path: &Path, network: &str, classes: &[String]) -> Result<Imported
         version: VERSION,
         name: known.map_or_else(|| file_name.clone(), |known| known.name.to_string()),
         backbone: backbone_card(&fresh.config())?,
-        input: input_card(&input),
+        // LundNet normalises its inputs itself, by its first BatchNorm.
+        input: InputCard::new(InputSpec::Lund(input), None),
         jets: JetCard {
             algorithm: known.map_or("unknown", |_| "anti-kt").into(),
             radius: known.map_or(0.0, |_| 1.0),

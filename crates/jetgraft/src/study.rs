@@ -6,12 +6,14 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use jetgraft_data::lund_graphs::LundInput;
 use jetgraft_data::writer::Scores;
+use jetgraft_data::{InputSpec, Standardisation};
 use jetgraft_learn::LearnError;
+use jetgraft_learn::card::InputCard;
 use jetgraft_learn::checkpoint::{CheckpointEvery, Checkpoints};
 use jetgraft_learn::graft::GraftAllow;
 use jetgraft_learn::observer::{Observer, Outline, Signal, StepEvent};
@@ -43,7 +45,7 @@ use crate::{analysis, device, study_tables};
 struct Bench<'a> {
     loaded: &'a LoadedRecipe,
     recipe: &'a StudyRecipe,
-    input: LundInput,
+    input: InputCard,
     target: Task,
     options: StudyOptions,
     data: StudyData,
@@ -68,10 +70,10 @@ pub fn run(
 ) -> Result<()> {
     let began = Instant::now();
     let device = device::choose(place)?;
-    let input = recipe.input.lund();
+    let input = recipe.input.spec();
     let target = task::load(loaded, &recipe.target, &input)?;
     progress.words(&format!("target jets: {}", target.record.ledger));
-    let source_task = match &recipe.source.task {
+    let mut source_task = match &recipe.source.task {
         Some(task) => Some(task::load(loaded, task, &input)?),
         None => None,
     };
@@ -79,7 +81,12 @@ pub fn run(
         progress.words(&format!("source jets: {}", source.record.ledger));
         task::check_apart(source, &target)?;
     }
-    let data = StudyData {
+    let mut scale = None;
+    if let Some(source) = &mut source_task {
+        scale = source.learn_scale(&input)?;
+        source.rescale(scale.as_ref())?;
+    }
+    let mut data = StudyData {
         pool: training::part(&target, &target.rows.train),
         validation: training::part(&target, &target.rows.validation),
         test: training::part(&target, &target.rows.test),
@@ -91,13 +98,33 @@ pub fn run(
     let planned = planned_source(recipe, source_task.as_ref());
     progress.start(&recipe.name, planned + planned_cells(recipe), "jets");
     let machine = training::machine(&place.device);
-    let source = source(loaded, recipe, source_task.as_ref(), &device, &machine, out, progress)?;
+    let made = SourceTask { task: source_task.as_ref(), input: InputCard::new(input.clone(), scale) };
+    let source = source(loaded, recipe, &made, &device, &machine, out, progress)?;
     source.card.check_input(&input)?;
+    let input = on_scale_of(&source, input, &mut data)?;
     let out = out.to_path_buf();
     let bench = Bench { loaded, recipe, input, target, options, data, subsets, source, device, machine, out };
     let runs = bench.run_cells(progress, planned)?;
     progress.finish(&format!("{runs} runs in {:.0} s", began.elapsed().as_secs_f64()));
     summarise(&bench, source_task.as_ref(), began.elapsed().as_secs_f64())
+}
+
+/// The task that a source is trained on, if it is trained here, and what the source then reads.
+struct SourceTask<'a> {
+    task: Option<&'a Task>,
+    input: InputCard,
+}
+
+/// Puts the target's jets on the source's scale, which all plans share, scratch too: they differ in what they keep of the
+/// network, not in what they read.
+fn on_scale_of(source: &Network, input: InputSpec, data: &mut StudyData) -> Result<InputCard> {
+    let scale: Option<Standardisation> = source.card.input.standardisation.clone();
+    if let Some(scale) = &scale {
+        for part in [&mut data.pool, &mut data.validation, &mut data.test] {
+            scale.apply(Arc::make_mut(part))?;
+        }
+    }
+    Ok(InputCard::new(input, scale))
 }
 
 /// The matrix as the library takes it.
@@ -133,7 +160,7 @@ fn planned_cells(recipe: &StudyRecipe) -> u64 {
 fn source(
     loaded: &LoadedRecipe,
     recipe: &StudyRecipe,
-    task: Option<&Task>,
+    task: &SourceTask<'_>,
     device: &Device,
     machine: &str,
     out: &Path,
@@ -160,7 +187,7 @@ fn source(
 fn make_source(
     loaded: &LoadedRecipe,
     recipe: &StudyRecipe,
-    task: Option<&Task>,
+    task: &SourceTask<'_>,
     device: &Device,
     machine: &str,
     out: &Path,
@@ -191,16 +218,17 @@ fn make_source(
         };
         return training::write_run(&folder, &run, None, &[]);
     }
-    let (Some(options), Some(task)) = (&recipe.source.train, task) else {
+    let SourceTask { task: Some(task), input } = task else {
         return Err(Error::ours("a study without a source passed the checks"));
     };
+    let Some(options) = &recipe.source.train else {
+        return Err(Error::ours("a source without training options passed the checks"));
+    };
     let seed = derive(recipe.seed, "source weights", &[]);
-    let input = recipe.input.lund();
-    let start = training::start(&recipe.model, &input, None, &PlanOptions::Scratch {}, seed, device)?;
+    let start = training::start(&recipe.model, &input.spec, None, &PlanOptions::Scratch {}, seed, device)?;
     let options = TrainOptions { seed: derive(recipe.seed, "source training", &[]), ..options.clone() };
     let name = format!("{}-source", recipe.name);
-    let card =
-        training::card(&name, &start.model, &input, task, None, &PlanOptions::Scratch {}, recipe.seed)?;
+    let card = training::card(&name, &start.model, input, task, None, &PlanOptions::Scratch {}, recipe.seed)?;
     let checkpoints = Checkpoints {
         folder: out.join(format!("{SOURCE}.{}", run_dir::CHECKPOINTS)),
         every: CHECKPOINT_EVERY,
@@ -281,7 +309,7 @@ impl Bench<'_> {
     fn run_cells(&self, progress: &dyn Progress, done: u64) -> Result<usize> {
         let sizes = network::card_config(&self.source.card)?;
         let network = |plan: &StudyPlan, seed: u64| {
-            let config = training::config(&self.recipe.model, &self.input, Some(&sizes), &plan.plan);
+            let config = training::config(&self.recipe.model, &self.input.spec, Some(&sizes), &plan.plan);
             config.build(seed, &self.device)
         };
         let outcome = Study {
@@ -426,12 +454,8 @@ fn summarise(bench: &Bench<'_>, source_task: Option<&Task>, seconds: f64) -> Res
     };
     let description = match (source_task, network::published_of(&source_run.card)) {
         (Some(task), _) => {
-            format!(
-                "LundNet-{} learnt on {} against {}",
-                bench.input.features.len(),
-                task.classes[1],
-                task.classes[0]
-            )
+            let network = recipe.model.title(&bench.input.spec);
+            format!("{network} learnt on {} against {}", task.classes[1], task.classes[0])
         }
         (None, Some(known)) => format!("published weights {}", known.name),
         (None, None) => source_run.card.name.clone(),
@@ -480,7 +504,11 @@ fn summarise(bench: &Bench<'_>, source_task: Option<&Task>, seconds: f64) -> Res
     )?;
     let mut extra = recipes(bench.loaded)?;
     extra.push((study_folder::RECORD, run_dir::to_json(&record)?));
-    extra.push((study_folder::LUND_PLANE, run_dir::to_json(&study_tables::lund_planes(&bench.target)?)?));
+    // Only a tree of declusterings has a Lund plane.
+    if bench.input.spec.has_edges() {
+        let planes = study_tables::lund_planes(&bench.target)?;
+        extra.push((study_folder::LUND_PLANE, run_dir::to_json(&planes)?));
+    }
     extra.push(("table.csv", study_tables::table_csv(&record.table)));
     extra.push(("cells.csv", study_tables::cells_csv(&cells)?));
     extra.push(("history.csv", study_tables::history_csv(&bench.out, &record)?));

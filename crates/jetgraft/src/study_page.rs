@@ -40,7 +40,15 @@ pub fn page(study: &Study) -> Result<Page> {
         Section::new("Training", figures.loss.into_iter().map(Block::Figure).collect()),
         Section::new("Scores", vec![Block::Figure(figures.scores)]),
         Section::new("Mass sculpting", vec![Block::Figure(figures.mass_sculpting)]),
-        Section::new("The jets", vec![Block::Figure(figures.lund_plane), Block::Table(jets_table(study))]),
+        Section::new(
+            "The jets",
+            figures
+                .lund_plane
+                .map(Block::Figure)
+                .into_iter()
+                .chain([Block::Table(jets_table(study))])
+                .collect(),
+        ),
         Section::new("Provenance", provenance(study)),
     ];
     Ok(Page {
@@ -291,7 +299,8 @@ fn jets_table(study: &Study) -> Table {
         }
     }
     table.notes = vec![format!(
-        "Mean declusterings of a target jet: {:.1} ({}).",
+        "Mean {} of a target jet: {:.1} ({}).",
+        escape(&study.record.target.nodes),
         study.record.target.mean_nodes,
         escape(&study.record.target.input)
     )];

@@ -8,7 +8,7 @@ use jetgraft_data::jets::{ClassSpec, JetQuery, Jets, load_jets};
 use jetgraft_data::ledger::Ledger;
 use jetgraft_data::manifest::Manifest;
 use jetgraft_data::split::{Split, SplitRows, check_disjoint, partition};
-use jetgraft_data::{GraphSet, LundInput, lund_graphs};
+use jetgraft_data::{GraphSet, InputSpec, Standardisation};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -50,8 +50,16 @@ pub struct TaskRecord {
     pub input: String,
     /// Selection of jets, for the legend.
     pub selection: Option<String>,
-    /// Mean declusterings of a jet.
+    /// What a node is, in the plural.
+    #[serde(default = "declusterings")]
+    pub nodes: String,
+    /// Mean nodes of a jet.
     pub mean_nodes: f64,
+}
+
+/// Nodes of tasks that were recorded before there were others.
+fn declusterings() -> String {
+    "declusterings".into()
 }
 
 /// Jets of a part.
@@ -67,11 +75,33 @@ pub struct PartCount {
     pub events: usize,
 }
 
-/// Reads a task.
+impl Task {
+    /// Centre and scale of the features, learnt on the training jets, where the input wants one.
+    ///
+    /// # Errors
+    /// Training jets without any node.
+    pub fn learn_scale(&self, input: &InputSpec) -> Result<Option<Standardisation>> {
+        let learn = || Standardisation::fit(&self.graphs, &self.rows.train);
+        Ok(if input.standardised() { Some(learn()?) } else { None })
+    }
+
+    /// Puts all jets on a scale.
+    ///
+    /// # Errors
+    /// A scale of other features.
+    pub fn rescale(&mut self, scale: Option<&Standardisation>) -> Result<()> {
+        if let Some(scale) = scale {
+            scale.apply(Arc::make_mut(&mut self.graphs))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a task. Features are those of the file: [`Task::rescale`] puts them on a network's scale.
 ///
 /// # Errors
 /// A file or column that is missing or damaged, a part without both classes, an event in two parts.
-pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &LundInput) -> Result<Task> {
+pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &InputSpec) -> Result<Task> {
     let classes = [&task.background, &task.signal];
     let mut files: Vec<PathBuf> = Vec::new();
     let mut specs = Vec::new();
@@ -93,11 +123,12 @@ pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &LundInput) -> Resu
         columns: task.columns.clone(),
         selection: task.select.clone(),
         on_bad: task.on_bad,
+        extras: input.extras(),
         ..JetQuery::new(files, specs)
     };
     let (jets, read, manifest) = load_jets(&query)?;
     let (jets, shared) = share(&jets, classes);
-    let (graphs, made) = lund_graphs(&jets, input)?;
+    let (graphs, made) = input.graphs_with(&jets, task.on_bad)?;
     let ledger = read.then(&shared)?.then(&made)?;
     let split = Split {
         train: task.split.train,
@@ -145,6 +176,7 @@ pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &LundInput) -> Resu
             jets: task.jets.clone(),
             input: input.describe(),
             selection: task.select.clone(),
+            nodes: input.nodes().into(),
             mean_nodes,
         },
         graphs: Arc::new(graphs),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use jetgraft_data::writer::{Scores, write_scores};
-use jetgraft_data::{GraphSet, LundInput};
-use jetgraft_learn::card::{Card, DataCard};
+use jetgraft_data::{GraphSet, InputSpec};
+use jetgraft_learn::card::{Card, DataCard, InputCard};
 use jetgraft_learn::graft::{GraftAllow, GraftReport, graft, ungrafted};
 use jetgraft_learn::observer::{Observer, Outline, Signal, StepEvent};
 use jetgraft_learn::plan::{Plan, PlanOptions};
@@ -44,7 +44,7 @@ pub struct Start {
 /// otherwise.
 pub fn config(
     model: &ModelRecipe,
-    input: &LundInput,
+    input: &InputSpec,
     source: Option<&BackboneConfig>,
     options: &PlanOptions,
 ) -> BackboneConfig {
@@ -60,7 +60,7 @@ pub fn config(
 /// A plan that does not fit the network; a source that does not fit the target, with the graft report.
 pub fn start(
     model: &ModelRecipe,
-    input: &LundInput,
+    input: &InputSpec,
     source: Option<&Network>,
     options: &PlanOptions,
     seed: u64,
@@ -68,6 +68,7 @@ pub fn start(
 ) -> Result<Start> {
     let sizes = source.map(|source| network::card_config(&source.card)).transpose()?;
     let drawn = config(model, input, sizes.as_ref(), options).build(seed, device)?;
+    network::check_fit(&drawn, input)?;
     let plan = network::plan_for(&drawn, options)?;
     let target = state(&drawn);
     let (weights, report) = match source {
@@ -86,7 +87,7 @@ pub fn start(
 pub fn card(
     name: &str,
     model: &AnyBackbone,
-    input: &LundInput,
+    input: &InputCard,
     task: &Task,
     source: Option<&Network>,
     options: &PlanOptions,

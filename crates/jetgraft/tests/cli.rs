@@ -287,6 +287,15 @@ fn changes_on_the_command_line() {
     ] {
         insta::assert_snapshot!(name, refused(&["recipe", "check", "lundnet5-w", "--set", change]));
     }
+    for (name, change) in [
+        ("input_of_another_kind", "input={kind=\"particles\", features=\"kin\"}"),
+        ("input_unknown_kind", "input={kind=\"pixels\"}"),
+        ("input_unknown_set", "input={kind=\"particles\", features=\"kim\"}"),
+        ("input_without_constituents", "input={kind=\"particles\", features=\"kin\", max_constituents=0}"),
+        ("input_variable_twice", "input={kind=\"high-level\", variables=[\"mass\", \"mass\"]}"),
+    ] {
+        insta::assert_snapshot!(name, refused(&["recipe", "check", "lundnet5-w", "--set", change]));
+    }
     insta::assert_snapshot!("published_asks_for_its_file", refused(&["study", "published-w-to-top"]));
 }
 

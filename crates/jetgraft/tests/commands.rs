@@ -304,7 +304,8 @@ fn train_predict_evaluate_compare_report_export() {
     let done = ok(&["export", &run, "-o", &network]);
     assert!(done.err.contains("features [batch, declusterings, 5]"), "{done:#?}");
     let file = jetgraft_nn::export::onnx::describe(&std::fs::read(&network).unwrap()).unwrap();
-    let text = |key: &str| file.metadata.iter().find(|(name, _)| name == key).map(|(_, text)| text.clone()).unwrap();
+    let text =
+        |key: &str| file.metadata.iter().find(|(name, _)| name == key).map(|(_, text)| text.clone()).unwrap();
     assert_eq!(json(&text("classes")), serde_json::json!(["QCD", "W"]));
     assert_eq!(json(&text("jetgraft_card"))["backbone"]["kind"], "lundnet");
     let other_name = at(&folder, "w.network");

@@ -74,7 +74,11 @@ fn onnx(run: &Run, preprocessing: bool) -> Result<(Vec<u8>, String)> {
     let options = OnnxOptions {
         name: run.card.name.clone(),
         classes: run.card.classes.clone(),
-        features: input.features.iter().map(|feature| format!("{} ({})", feature.name, feature.unit)).collect(),
+        features: input
+            .features
+            .iter()
+            .map(|feature| format!("{} ({})", feature.name, feature.unit))
+            .collect(),
         // With preprocessing too: the features that it makes are those that were standardised.
         standardise: input.standardisation.as_ref().map(|known| (known.center.clone(), known.scale.clone())),
         // Cards know Lund trees only, which have none: the export says what to do instead.

@@ -4,15 +4,15 @@ use jetgraft_learn::plan::PlanOptions;
 
 use super::read::Fault;
 use super::schema::{
-    FORMAT, InputRecipe, NamedPlan, SourceRecipe, SplitRecipe, StatisticsRecipe, StudyRecipe, TaskRecipe,
-    TrainRecipe, WeightsRecipe,
+    FORMAT, InputRecipe, ModelRecipe, NamedPlan, SourceRecipe, SplitRecipe, StatisticsRecipe, StudyRecipe,
+    TaskRecipe, TrainRecipe, WeightsRecipe,
 };
 
 /// Faults of a train recipe.
 pub fn train(recipe: &TrainRecipe) -> Vec<Fault> {
     let mut faults = Vec::new();
     head(&recipe.format, &recipe.name, &mut faults);
-    input(&recipe.input, &mut faults);
+    input(&recipe.input, &recipe.model, &mut faults);
     task("task", &recipe.task, &mut faults);
     statistics(&recipe.statistics, &mut faults);
     if let Err(error) = recipe.train.check() {
@@ -40,7 +40,7 @@ pub fn train(recipe: &TrainRecipe) -> Vec<Fault> {
 pub fn study(recipe: &StudyRecipe) -> Vec<Fault> {
     let mut faults = Vec::new();
     head(&recipe.format, &recipe.name, &mut faults);
-    input(&recipe.input, &mut faults);
+    input(&recipe.input, &recipe.model, &mut faults);
     source(&recipe.source, &mut faults);
     task("target", &recipe.target, &mut faults);
     if recipe.target.split.test <= 0.0 {
@@ -81,12 +81,20 @@ fn head(format: &str, name: &str, faults: &mut Vec<Fault>) {
     }
 }
 
-fn input(input: &InputRecipe, faults: &mut Vec<Fault>) {
-    let InputRecipe::Lund { ln_kt_min, ln_delta_min, .. } = input;
-    for (key, value) in [("input.ln_kt_min", ln_kt_min), ("input.ln_delta_min", ln_delta_min)] {
-        if value.is_some_and(|value| !value.is_finite()) {
-            faults.push(Fault::new(key, "expected a finite number; leave the key out for no cut"));
+fn input(input: &InputRecipe, model: &ModelRecipe, faults: &mut Vec<Fault>) {
+    if !model.inputs().contains(&input.kind()) {
+        let kinds = model.inputs().join("` or `");
+        faults
+            .push(Fault::new("input.kind", format!("this [model] reads `{kinds}`, not `{}`", input.kind())));
+    }
+    if let InputRecipe::Lund { ln_kt_min, ln_delta_min, .. } = input {
+        for (key, value) in [("input.ln_kt_min", ln_kt_min), ("input.ln_delta_min", ln_delta_min)] {
+            if value.is_some_and(|value| !value.is_finite()) {
+                faults.push(Fault::new(key, "expected a finite number; leave the key out for no cut"));
+            }
         }
+    } else if let Err(error) = input.spec().check() {
+        faults.push(Fault::new("input", error.to_string()));
     }
 }
 

@@ -180,7 +180,13 @@ impl Builder {
         self.constant(&[values.len()], values)
     }
 
-    fn node(&self, operator: &str, inputs: &[&str], attributes: Vec<proto::Attribute>, outputs: usize) -> Vec<Rc<str>> {
+    fn node(
+        &self,
+        operator: &str,
+        inputs: &[&str],
+        attributes: Vec<proto::Attribute>,
+        outputs: usize,
+    ) -> Vec<Rc<str>> {
         let mut parts = self.parts.borrow_mut();
         let name = format!("{}/{}_{}", parts.scope, operator.to_lowercase(), parts.nodes.len());
         let outputs: Vec<Rc<str>> = match outputs {

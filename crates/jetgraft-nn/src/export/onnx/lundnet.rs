@@ -23,7 +23,8 @@ struct Tree {
 }
 
 fn tree(g: &Builder, jets: &Constituents) -> Tree {
-    let words = "number of the parent declustering within the jet, from 0; -1 for the first one and for padding";
+    let words =
+        "number of the parent declustering within the jet, from 0; -1 for the first one and for padding";
     let parents = g.input::<I64>("parents", &[Dim::Any("batch"), Dim::Any("declusterings")], words);
     let numbers = g.range(&g.size(&parents, 1));
     let is_parent = g.equal(&g.unsqueeze(&parents, &[2]), &g.reshape_to(&numbers, &[1, 1, -1]));
@@ -62,7 +63,13 @@ pub fn export(net: &Net<'_>, config: &LundNetConfig, options: &OnnxOptions) -> R
 
 /// `ReLU(mean over neighbours of the messages + shortcut)`, a message being
 /// `ReLU(BN2(ReLU(BN1(x_receiver Theta + x_sender (Phi - Theta))) W))`.
-fn edge_conv(net: &Net<'_>, name: &str, x: &Var<F32>, tree: &Tree, width: usize) -> Result<Var<F32>, NnError> {
+fn edge_conv(
+    net: &Net<'_>,
+    name: &str,
+    x: &Var<F32>,
+    tree: &Tree,
+    width: usize,
+) -> Result<Var<F32>, NnError> {
     let g = net.g;
     let of = |part: &str| format!("{name}.{part}");
     let Affine { scale, shift } = net.norm(&of("norm_1"))?;

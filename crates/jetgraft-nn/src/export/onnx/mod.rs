@@ -144,9 +144,8 @@ fn check(
     options: &OnnxOptions,
 ) -> Result<(), NnError> {
     let network = config.kind();
-    let fault = |found: String, expected: String, remedy| {
-        Err(NnError::Export { network, found, expected, remedy })
-    };
+    let fault =
+        |found: String, expected: String, remedy| Err(NnError::Export { network, found, expected, remedy });
     let names = "give as many as the network has, in its order";
     if !options.classes.is_empty() && options.classes.len() != classes {
         return fault(format!("{} names of classes", options.classes.len()), classes.to_string(), names);
@@ -221,8 +220,8 @@ pub fn describe(bytes: &[u8]) -> Result<Description, NnError> {
         found,
         expected: expected.to_owned(),
     };
-    let model = proto::Model::decode(bytes)
-        .map_err(|error| fault(None, error.to_string(), "a whole ONNX file"))?;
+    let model =
+        proto::Model::decode(bytes).map_err(|error| fault(None, error.to_string(), "a whole ONNX file"))?;
     let graph = model.graph.ok_or_else(|| fault(None, "no graph".into(), "an ONNX file with a network"))?;
     let element = |code: i32| match code {
         1 => "f32".to_owned(),

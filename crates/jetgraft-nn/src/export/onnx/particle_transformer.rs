@@ -30,9 +30,10 @@ pub fn export(
         let name = format!("block.{block}");
         g.scope(&name);
         let normed = net.layer_norm(&format!("{name}.attention_norm"), &x)?;
-        let seen = net.self_attention(&format!("{name}.query_key_value"), &normed, width, heads, |logits| {
-            net.attention_weights(&g.add(logits, &pairs), &jets.real)
-        })?;
+        let seen =
+            net.self_attention(&format!("{name}.query_key_value"), &normed, width, heads, |logits| {
+                net.attention_weights(&g.add(logits, &pairs), &jets.real)
+            })?;
         x = behind_heads(net, &name, &seen, &x, heads)?;
     }
 

@@ -125,12 +125,16 @@ impl Net<'_> {
     /// # Errors
     /// [`NnError::Names`].
     pub fn norm(&self, name: &str) -> Result<Affine, NnError> {
-        let [weight, bias, mean, variance] =
-            ["weight", "bias", "running_mean", "running_var"].map(|leaf| self.values(&format!("{name}.{leaf}")));
+        let [weight, bias, mean, variance] = ["weight", "bias", "running_mean", "running_var"]
+            .map(|leaf| self.values(&format!("{name}.{leaf}")));
         let (weight, bias, mean, variance) = (weight?, bias?, mean?, variance?);
-        let scale: Vec<f64> =
-            weight.iter().zip(&variance).map(|(weight, variance)| weight / (variance + NORM_EPSILON).sqrt()).collect();
-        let shift = bias.iter().zip(&mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
+        let scale: Vec<f64> = weight
+            .iter()
+            .zip(&variance)
+            .map(|(weight, variance)| weight / (variance + NORM_EPSILON).sqrt())
+            .collect();
+        let shift =
+            bias.iter().zip(&mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
         Ok(Affine { scale, shift })
     }
 
@@ -264,13 +268,7 @@ impl Net<'_> {
 }
 
 /// Rows of `[B, P, C]` by numbers within their jet: `[B, .., K]`, of `rank` dimensions, gives `[B, .., K, C]`.
-pub fn rows<T: Element>(
-    g: &Builder,
-    x: &Var<T>,
-    numbers: &Var<I64>,
-    columns: usize,
-    rank: usize,
-) -> Var<T> {
+pub fn rows<T: Element>(g: &Builder, x: &Var<T>, numbers: &Var<I64>, columns: usize, rank: usize) -> Var<T> {
     let first = g.mul(&g.range(&g.size(x, 0)), &g.size(x, 1));
     let mut shape = vec![1; rank];
     shape[0] = -1;
