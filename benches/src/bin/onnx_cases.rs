@@ -87,12 +87,8 @@ fn cases() -> Vec<(&'static str, serde_json::Value)> {
 
 /// The jets' features that a network can compute from four-vectors itself, for as many as it reads.
 fn preprocessing(config: &BackboneConfig, features: usize) -> Option<Preprocessing> {
-    match config {
-        BackboneConfig::ParticleNet(_)
-        | BackboneConfig::ParticleTransformer(_)
-        | BackboneConfig::DeepSets(_)
-        | BackboneConfig::JetClr(_) => {}
-        _ => return None,
+    if matches!(config, BackboneConfig::LundNet(_) | BackboneConfig::Mlp(_)) {
+        return None;
     }
     let feature = |name: &str, quantity, shift, scale, clip| Feature {
         name: name.into(),

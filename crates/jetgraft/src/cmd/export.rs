@@ -1,7 +1,10 @@
 //! `jetgraft export`.
 
 use clap::ValueEnum;
-use jetgraft_nn::export::onnx::{OnnxOptions, Preprocessing, describe, to_onnx};
+use jetgraft_data::{InputSpec, JetReference, ParticleFeatures};
+use jetgraft_nn::export::onnx::{
+    Feature, JetAxis, OnnxOptions, Preprocessing, Quantity, describe, to_onnx,
+};
 use jetgraft_nn::state::{NamedTensor, Role, State};
 use jetgraft_nn::weights::Metadata;
 
@@ -81,8 +84,7 @@ fn onnx(run: &Run, preprocessing: bool) -> Result<(Vec<u8>, String)> {
             .collect(),
         // With preprocessing too: the features that it makes are those that were standardised.
         standardise: input.standardisation.as_ref().map(|known| (known.center.clone(), known.scale.clone())),
-        // Cards know Lund trees only, which have none: the export says what to do instead.
-        preprocessing: preprocessing.then(Preprocessing::default),
+        preprocessing: preprocessing.then(|| from_four_vectors(&input.spec)).transpose()?,
         metadata: vec![(CARD.into(), card(run))],
     };
     let bytes = to_onnx(&crate::network::card_config(&run.card)?, &run.weights, &options)?;
@@ -92,4 +94,108 @@ fn onnx(run: &Run, preprocessing: bool) -> Result<(Vec<u8>, String)> {
         names.collect::<Vec<_>>().join(", ")
     };
     Ok((bytes, format!("the network: {} to {},", list(&file.inputs), list(&file.outputs))))
+}
+
+/// What an input computes from the four-vectors of constituents, feature by feature.
+fn from_four_vectors(input: &InputSpec) -> Result<Preprocessing> {
+    let refused = |what: &str, why: &str, hint: &str| {
+        Err(Error::new(format!("--preprocessing, and a network on {what}")).expected(why).hint(hint))
+    };
+    match input {
+        InputSpec::Lund(_) => refused(
+            "Lund trees",
+            "a network on constituents: reclustering a jet cannot be written in ONNX",
+            "export without --preprocessing and make the trees with `jetgraft lund`, or with the crate \
+jetgraft-physics in your program",
+        ),
+        InputSpec::HighLevel(_) => refused(
+            "variables of the whole jet",
+            "a network on constituents: N-subjettiness and energy correlations cannot be written in ONNX",
+            "export without --preprocessing and compute the variables in your program",
+        ),
+        InputSpec::Particles(particles) => Ok(Preprocessing {
+            features: features(particles.features),
+            axis: match particles.jet {
+                JetReference::Stored => JetAxis::Given,
+                JetReference::Sum => JetAxis::Sum,
+            },
+            limit: particles.limit(),
+        }),
+    }
+}
+
+/// The features of [`ParticleFeatures`], as ONNX computes them.
+fn features(set: ParticleFeatures) -> Vec<Feature> {
+    let feature = |name: &str, quantity, shift, scale, clip| Feature {
+        name: name.into(),
+        quantity,
+        shift,
+        scale,
+        clip,
+    };
+    let bare = |name: &str, quantity| feature(name, quantity, 0.0, 1.0, None);
+    let scaled = |name: &str, quantity, shift, scale| feature(name, quantity, shift, scale, Some((-5.0, 5.0)));
+    let cut = |name: &str| feature(name, Quantity::Property, 0.0, 1.0, Some((0.0, 1.0)));
+    let kinematics = || {
+        vec![
+            scaled("part_pt_log", Quantity::LogPt, 1.7, 0.7),
+            scaled("part_e_log", Quantity::LogEnergy, 2.0, 0.7),
+            scaled("part_logptrel", Quantity::LogPtShare, -4.7, 0.7),
+            scaled("part_logerel", Quantity::LogEnergyShare, -4.7, 0.7),
+            scaled("part_deltaR", Quantity::DeltaR, 0.2, 4.0),
+        ]
+    };
+    let identity = || {
+        ["charge", "isChargedHadron", "isNeutralHadron", "isPhoton", "isElectron", "isMuon"]
+            .map(|name| bare(&format!("part_{name}"), Quantity::Property))
+    };
+    let displacement = || {
+        [
+            bare("part_d0val", Quantity::TanhProperty),
+            cut("part_d0err"),
+            bare("part_dzval", Quantity::TanhProperty),
+            cut("part_dzerr"),
+        ]
+    };
+    let place = || [bare("part_deta", Quantity::MirroredDeltaEta), bare("part_dphi", Quantity::DeltaPhi)];
+    let directions =
+        || [bare("rapidity", Quantity::DeltaRapidity), bare("phi", Quantity::DeltaPhi)];
+    match set {
+        ParticleFeatures::Kin => kinematics().into_iter().chain(place()).collect(),
+        ParticleFeatures::KinPid => kinematics().into_iter().chain(identity()).chain(place()).collect(),
+        ParticleFeatures::Full => {
+            kinematics().into_iter().chain(identity()).chain(displacement()).chain(place()).collect()
+        }
+        ParticleFeatures::JetClr => vec![
+            feature("pt", Quantity::Pt, 0.0, 1.0 / 600.0, None),
+            bare("eta", Quantity::CentredEta),
+            bare("phi", Quantity::CentredPhi),
+        ],
+        ParticleFeatures::Flow => {
+            std::iter::once(bare("z", Quantity::PtFraction)).chain(directions()).collect()
+        }
+        ParticleFeatures::Directions => directions().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_has_its_features_in_order() {
+        for set in ParticleFeatures::ALL {
+            let names: Vec<String> = features(set).into_iter().map(|feature| feature.name).collect();
+            // A property goes by the name of what the caller gives.
+            let expected: Vec<String> = set
+                .list()
+                .iter()
+                .map(|feature| match feature.name {
+                    "part_d0" | "part_dz" => format!("{}val", feature.name),
+                    name => name.into(),
+                })
+                .collect();
+            assert_eq!(names, expected);
+        }
+    }
 }

@@ -125,12 +125,10 @@ fn no_preprocessing(config: &BackboneConfig) -> Option<(&'static str, &'static s
             "its variables: N-subjettiness and energy correlations cannot be written in ONNX",
             "export without preprocessing and compute the variables in your program",
         )),
-        BackboneConfig::EventGnn(_) | BackboneConfig::EventGat(_) => Some((
-            "its features: the objects of an event are no constituents of a jet",
-            "export without preprocessing and compute the features of each object in your program",
-        )),
         BackboneConfig::ParticleNet(_)
         | BackboneConfig::ParticleTransformer(_)
+        | BackboneConfig::EventGnn(_)
+        | BackboneConfig::EventGat(_)
         | BackboneConfig::DeepSets(_)
         | BackboneConfig::JetClr(_) => None,
     }
