@@ -225,8 +225,8 @@ impl Backbone for DeepSets {
             } else if stage < phi + f {
                 let layer = stage - phi;
                 let seed = mode.dropout_seed.filter(|_| self.config.dropout > 0.0);
-                let dropout =
-                    seed.map(|seed| Dropout::new(self.config.dropout, named_seed(seed, &format!("f.{layer}"))));
+                let dropout = seed
+                    .map(|seed| Dropout::new(self.config.dropout, named_seed(seed, &format!("f.{layer}"))));
                 dense(x, self.f[layer].linear(), true, dropout)
             } else {
                 dense(x, self.head.linear(), false, None)
