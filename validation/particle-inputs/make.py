@@ -118,6 +118,7 @@ def features(jet, reference):
         "full": kin + pid + track + angles,
         "jetclr": [pt / 600, deta - centre[0], dphi - centre[1]],
         "flow": [pt / pt.sum(), y, dphi],
+        "directions": [y, dphi],
         "kinematics": [pt, y, dphi, np.sqrt(np.maximum(mass2, 0))],
     }
     # Nine digits: the features are compared in single precision.

@@ -52,6 +52,17 @@ pub struct Extras {
     pub displacement: bool,
 }
 
+impl Extras {
+    /// What either of two inputs reads.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            identity: self.identity || other.identity,
+            displacement: self.displacement || other.displacement,
+        }
+    }
+}
+
 /// Names of the columns of a file of jets; the defaults are the house's own names, and JetClass's for what lies beyond
 /// the momenta.
 ///

@@ -17,12 +17,13 @@
 //! | `full` | `kinpid` with tanh(d0), the error of d0 cut to 0 .. 1, tanh(dz), the error of dz cut to 0 .. 1 before deta |
 //! | `jetclr` | pt / 600 GeV, eta, phi, both relative to the centroid sum pt (deta, dphi) / sum pt of the constituents kept |
 //! | `flow` | z = pt / sum pt of the constituents kept, rapidity and azimuth relative to the jet |
+//! | `directions` | rapidity and azimuth relative to the jet, for energy flow networks, which take z from the kinematics |
 //!
-//! pt and E in GeV. `jetclr` and `flow` do not mirror by the sign s.
+//! pt and E in GeV. The last three do not mirror by the sign s.
 //!
 //! Sources: H. Qu, C. Li, S. Qian, PMLR 162 (2022) 18281, arXiv:2202.03772, and its feature cards (kin, kinpid, full); B. M.
 //! Dillon et al., SciPost Phys. 12 (2022) 188, arXiv:2108.04253 (jetclr); P. T. Komiske, E. M. Metodiev, J. Thaler, JHEP 01
-//! (2019) 121, arXiv:1810.05165 (flow).
+//! (2019) 121, arXiv:1810.05165 (flow, directions).
 //!
 //! Differences: the published code turns NaN into 0, here such a jet is left out and counted; JetCLR's code leaves the centring to
 //! whoever makes the file, here it is done.
@@ -59,8 +60,10 @@ pub enum ParticleFeatures {
     Full,
     /// Three, as JetCLR reads them.
     JetClr,
-    /// Three, as energy flow and particle flow networks read them.
+    /// Three, as particle flow networks read them.
     Flow,
+    /// Two, as energy flow networks read them.
+    Directions,
 }
 
 const fn feature(name: &'static str, unit: &'static str) -> Feature {
@@ -90,7 +93,8 @@ const FULL: [Feature; 17] = [
 
 impl ParticleFeatures {
     /// All sets.
-    pub const ALL: [Self; 5] = [Self::Kin, Self::KinPid, Self::Full, Self::JetClr, Self::Flow];
+    pub const ALL: [Self; 6] =
+        [Self::Kin, Self::KinPid, Self::Full, Self::JetClr, Self::Flow, Self::Directions];
 
     /// Name in recipes.
     pub const fn name(self) -> &'static str {
@@ -100,6 +104,7 @@ impl ParticleFeatures {
             Self::Full => "full",
             Self::JetClr => "jetclr",
             Self::Flow => "flow",
+            Self::Directions => "directions",
         }
     }
 
@@ -111,6 +116,7 @@ impl ParticleFeatures {
             Self::Full => FULL.to_vec(),
             Self::JetClr => vec![feature("pt", "600 GeV"), feature("eta", "1"), feature("phi", "rad")],
             Self::Flow => vec![feature("z", "1"), feature("rapidity", "1"), feature("phi", "rad")],
+            Self::Directions => vec![feature("rapidity", "1"), feature("phi", "rad")],
         }
     }
 
@@ -122,12 +128,12 @@ impl ParticleFeatures {
         }
     }
 
-    /// Constituents kept where an input does not say: as many as the published networks read, all for `flow`.
+    /// Constituents kept where an input does not say: as many as the published networks read, all for `flow` and `directions`.
     pub const fn usual_constituents(self) -> Option<usize> {
         match self {
             Self::Kin | Self::KinPid | Self::Full => Some(128),
             Self::JetClr => Some(50),
-            Self::Flow => None,
+            Self::Flow | Self::Directions => None,
         }
     }
 }
@@ -265,7 +271,8 @@ impl ParticleInput {
         let start = graphs.features.len();
         match self.features {
             ParticleFeatures::JetClr => jetclr(particles, &axis, &mut graphs.features),
-            ParticleFeatures::Flow => flow(particles, &axis, &mut graphs.features),
+            ParticleFeatures::Flow => flow(particles, &axis, true, &mut graphs.features),
+            ParticleFeatures::Directions => flow(particles, &axis, false, &mut graphs.features),
             _ => self.weaver(particles, &axis, jets, &mut graphs.features),
         }
         let kinematics = graphs.kinematics.get_or_insert_default();
@@ -375,10 +382,14 @@ fn jetclr(particles: &[Particle], axis: &Axis, out: &mut Vec<f32>) {
     }
 }
 
-fn flow(particles: &[Particle], axis: &Axis, out: &mut Vec<f32>) {
+/// `flow`, and `directions` without the share of pt.
+fn flow(particles: &[Particle], axis: &Axis, share: bool, out: &mut Vec<f32>) {
     let sum: f64 = particles.iter().map(|particle| particle.pt).sum();
     for Particle { momentum, pt, .. } in particles {
+        if share {
+            out.push((pt / sum) as f32);
+        }
         let place = [momentum.rapidity() - axis.rapidity, delta_phi(momentum.phi(), axis.phi)];
-        out.extend([pt / sum, place[0], place[1]].map(|value| value as f32));
+        out.extend(place.map(|value| value as f32));
     }
 }

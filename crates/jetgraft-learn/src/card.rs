@@ -1,6 +1,9 @@
 //! What a network is and what it expects: the card that lies beside its weights and travels with them.
 
-use jetgraft_data::{LundInput, Standardisation};
+use jetgraft_data::{
+    DataError, GraphSet, HighLevelInput, InputSpec, Jets, Ledger, LundInput, OnBad, ParticleInput,
+    Standardisation,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::LearnError;
@@ -30,14 +33,80 @@ pub struct FeatureCard {
 
 /// What the network reads of a jet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "InputFields", into = "InputFields")]
 pub struct InputCard {
-    /// Which coordinates, with which cuts, psi in which form.
-    pub lund: LundInput,
-    /// The coordinates in order, with units.
+    /// Trees, constituents or variables; written under a name of its own: `lund`, `particles`, `high_level`.
+    pub spec: InputSpec,
+    /// The features in order, with units.
     pub features: Vec<FeatureCard>,
     /// Centre and scale of the features; `None`: they go in as they are.
     pub standardisation: Option<Standardisation>,
+}
+
+impl InputCard {
+    /// An input with the features that follow from it.
+    pub fn new(spec: InputSpec, standardisation: Option<Standardisation>) -> Self {
+        let features = spec.features();
+        let card = |feature: &jetgraft_data::Feature| FeatureCard {
+            name: feature.name.into(),
+            unit: feature.unit.into(),
+        };
+        Self { features: features.iter().map(card).collect(), spec, standardisation }
+    }
+
+    /// Jets as the network reads them: every way from jets to a network goes through here, or through the same two
+    /// steps where the standardisation is still to be learnt.
+    ///
+    /// # Errors
+    /// As [`InputSpec::graphs_with`] and [`Standardisation::apply`].
+    pub fn graphs(&self, jets: &Jets, on_bad: OnBad) -> Result<(GraphSet, Ledger), DataError> {
+        let (mut graphs, ledger) = self.spec.graphs_with(jets, on_bad)?;
+        if let Some(standardisation) = &self.standardisation {
+            standardisation.apply(&mut graphs)?;
+        }
+        Ok((graphs, ledger))
+    }
+}
+
+/// [`InputCard`] as it is written: exactly one of the inputs.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InputFields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lund: Option<LundInput>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    particles: Option<ParticleInput>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    high_level: Option<HighLevelInput>,
+    features: Vec<FeatureCard>,
+    standardisation: Option<Standardisation>,
+}
+
+impl From<InputCard> for InputFields {
+    fn from(card: InputCard) -> Self {
+        let InputCard { spec, features, standardisation } = card;
+        let (mut lund, mut particles, mut high_level) = (None, None, None);
+        match spec {
+            InputSpec::Lund(input) => lund = Some(input),
+            InputSpec::Particles(input) => particles = Some(input),
+            InputSpec::HighLevel(input) => high_level = Some(input),
+        }
+        Self { lund, particles, high_level, features, standardisation }
+    }
+}
+
+impl TryFrom<InputFields> for InputCard {
+    type Error = &'static str;
+
+    fn try_from(fields: InputFields) -> Result<Self, Self::Error> {
+        let spec = match (fields.lund, fields.particles, fields.high_level) {
+            (Some(input), None, None) => InputSpec::Lund(input),
+            (None, Some(input), None) => InputSpec::Particles(input),
+            (None, None, Some(input)) => InputSpec::HighLevel(input),
+            _ => return Err("an input without exactly one of `lund`, `particles` and `high_level`"),
+        };
+        Ok(Self { spec, features: fields.features, standardisation: fields.standardisation })
+    }
 }
 
 /// How the jets were made.
@@ -175,29 +244,11 @@ impl Card {
     ///
     /// # Errors
     /// [`LearnError::Card`] with the first difference.
-    pub fn check_input(&self, input: &LundInput) -> Result<(), LearnError> {
-        let mine = &self.input.lund;
-        let same = |what: &str, equal: bool, found: String, expected: String| {
-            if equal { Ok(()) } else { Err(LearnError::Card { what: what.to_owned(), found, expected }) }
-        };
-        same(
-            "the set of features",
-            input.features == mine.features,
-            input.features.describe(),
-            mine.features.describe(),
-        )?;
-        same(
-            "the cut on declusterings",
-            input.cuts == mine.cuts,
-            input.cuts.describe(),
-            mine.cuts.describe(),
-        )?;
-        same(
-            "the form of psi",
-            input.psi == mine.psi,
-            input.psi.describe().into(),
-            mine.psi.describe().into(),
-        )
+    pub fn check_input(&self, input: &InputSpec) -> Result<(), LearnError> {
+        match input.difference(&self.input.spec) {
+            None => Ok(()),
+            Some((what, found, expected)) => Err(LearnError::Card { what: what.to_owned(), found, expected }),
+        }
     }
 
     /// The card of a network grafted on this one: input, standardisation and jet definition stay; classes, data
@@ -244,7 +295,7 @@ mod tests {
             name: "W against QCD".into(),
             backbone: BackboneCard { kind: "lundnet".into(), config: serde_json::json!({ "classes": 2 }) },
             input: InputCard {
-                lund: LundInput::default(),
+                spec: InputSpec::Lund(LundInput::default()),
                 features: vec![FeatureCard { name: "ln_kt".into(), unit: "ln GeV".into() }],
                 standardisation: Some(Standardisation {
                     names: vec!["ln_kt".into()],
@@ -285,13 +336,64 @@ mod tests {
         assert!(Card::from_json(b"{}").is_err());
     }
 
+    /// A card as the first release wrote it is read, and written again with the same bytes.
+    #[test]
+    fn inputs_have_names_of_their_own() {
+        let lund = r#"{"lund":{"features":"lundnet-3","cuts":{"ln_kt_min":0.5},"psi":"atan2"},"features":[{"name":"ln_kt","unit":"ln GeV"}],"standardisation":null}"#;
+        let card: InputCard = serde_json::from_str(lund).unwrap();
+        assert!(matches!(card.spec, InputSpec::Lund(LundInput { psi: PsiForm::Atan2, .. })));
+        assert_eq!(serde_json::to_string(&card).unwrap(), lund);
+
+        let input = ParticleInput { max_constituents: Some(64), ..ParticleInput::default() };
+        let card = InputCard::new(InputSpec::Particles(input), None);
+        let text = serde_json::to_string(&card).unwrap();
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"particles":{"features":"kin","max_constituents":64,"jet":"stored"},"features":["#,
+                r#"{"name":"part_pt_log","unit":"0.7 (ln GeV - 1.7), cut at 5"},"#,
+                r#"{"name":"part_e_log","unit":"0.7 (ln GeV - 2), cut at 5"},"#,
+                r#"{"name":"part_logptrel","unit":"0.7 (ln 1 + 4.7), cut at 5"},"#,
+                r#"{"name":"part_logerel","unit":"0.7 (ln 1 + 4.7), cut at 5"},"#,
+                r#"{"name":"part_deltaR","unit":"4 (rad - 0.2), cut at 5"},"#,
+                r#"{"name":"part_deta","unit":"1"},{"name":"part_dphi","unit":"rad"}],"standardisation":null}"#
+            )
+        );
+        assert_eq!(serde_json::from_str::<InputCard>(&text).unwrap(), card);
+
+        let variables = vec![jetgraft_data::Variable::Mass, jetgraft_data::Variable::Tau21];
+        let card = InputCard::new(InputSpec::HighLevel(HighLevelInput { variables }), None);
+        let text = serde_json::to_string(&card).unwrap();
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"high_level":{"variables":["mass","tau21"]},"features":["#,
+                r#"{"name":"mass","unit":"GeV"},{"name":"tau21","unit":"1"}],"standardisation":null}"#
+            )
+        );
+        assert_eq!(serde_json::from_str::<InputCard>(&text).unwrap(), card);
+
+        for bad in [
+            r#"{"features":[],"standardisation":null}"#,
+            r#"{"lund":{},"particles":{},"features":[],"standardisation":null}"#,
+            r#"{"pixels":{},"features":[],"standardisation":null}"#,
+        ] {
+            assert!(serde_json::from_str::<InputCard>(bad).is_err(), "{bad}");
+        }
+    }
+
     #[test]
     fn the_input_travels_and_is_compared() {
         let card = card();
-        card.check_input(&LundInput::default()).unwrap();
+        card.check_input(&InputSpec::Lund(LundInput::default())).unwrap();
         let default = LundInput::default();
         let other = [PsiForm::LundNet, PsiForm::Atan2].into_iter().find(|form| *form != default.psi).unwrap();
-        assert!(card.check_input(&LundInput { psi: other, ..default }).is_err());
+        assert!(card.check_input(&InputSpec::Lund(LundInput { psi: other, ..default })).is_err());
+        let particles = InputSpec::Particles(ParticleInput::default());
+        match card.check_input(&particles) {
+            Err(LearnError::Card { what, .. }) => assert_eq!(what, "the kind of input"),
+            other => panic!("{other:?}"),
+        }
         let grafted = card.grafted("top", "frozen", vec!["qcd".into(), "top".into()], vec![], 3);
         assert_eq!((&grafted.input, &grafted.jets), (&card.input, &card.jets));
         assert_eq!(grafted.provenance.sources[0].weights, card.weights);

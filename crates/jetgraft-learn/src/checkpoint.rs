@@ -20,6 +20,7 @@ use crate::snapshot::{self, Files, json, parse};
 const PREFIX: &str = "checkpoint-";
 const WEIGHTS: &str = "weights.safetensors";
 const BEST: &str = "best.safetensors";
+const AVERAGE: &str = "average.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 const COUNTERS: &str = "counters.json";
 const IDENTITY: &str = "job.json";
@@ -162,6 +163,8 @@ pub struct Checkpoint {
     pub weights: State,
     /// What the optimiser remembers.
     pub optimiser: State,
+    /// Averaged weights, flat, if the run averages.
+    pub average: Option<State>,
     /// The chosen weights so far.
     pub best: Option<State>,
     /// The log so far.
@@ -215,8 +218,10 @@ impl Checkpoint {
             (PLAN.to_owned(), json(&self.plan)),
             (LOG.to_owned(), log_lines(&self.log)),
         ]);
-        if let Some(best) = &self.best {
-            files.insert(BEST.to_owned(), weights::to_bytes(best, &none));
+        for (name, state) in [(BEST, &self.best), (AVERAGE, &self.average)] {
+            if let Some(state) = state {
+                files.insert(name.to_owned(), weights::to_bytes(state, &none));
+            }
         }
         snapshot::write(&new, &files)?;
         for number in older {
@@ -256,6 +261,7 @@ impl Checkpoint {
             counters: parse(&files, folder, COUNTERS)?,
             weights: state(WEIGHTS)?,
             optimiser: state(OPTIMISER)?,
+            average: if files.contains_key(AVERAGE) { Some(state(AVERAGE)?) } else { None },
             best: if files.contains_key(BEST) { Some(state(BEST)?) } else { None },
             log,
         })

@@ -5,7 +5,7 @@
 //! | What of the source is kept, frozen, and at which rate does the rest learn? | [`plan`] |
 //! | What came over, what did not, and why? | [`graft`] |
 //! | What is this network, and what does it expect? | [`card`] |
-//! | How do weights move? | [`optimiser`], [`schedule`], [`clip`] |
+//! | How do weights move? | [`optimiser`], [`schedule`], [`clip`], [`average`] |
 //! | What is minimised? | [`objective`] |
 //! | How does a run go? | [`trainer`], [`evaluate`], [`prefix`], [`step`] |
 //! | What is logged and watched? | [`record`], [`observer`] |
@@ -17,6 +17,7 @@
 //! Everything is generic over [`jetgraft_nn::contract::Backbone`]; nothing here knows a network or a file format
 //! of jets. Nothing prints: progress goes to an [`observer::Observer`], the rest to `tracing`.
 
+pub mod average;
 pub mod batch;
 pub mod card;
 pub mod checkpoint;

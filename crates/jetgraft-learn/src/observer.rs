@@ -21,7 +21,7 @@ pub struct Outline {
     pub training_jets: usize,
     /// Validation jets.
     pub validation_jets: usize,
-    /// Jets in a full batch.
+    /// Jets of a full step.
     pub batch_size: usize,
     /// Steps of a pass over the training jets.
     pub steps_per_epoch: u64,

@@ -1,13 +1,14 @@
 //! The learning rate over a phase: a pure function of the step.
 //!
 //! A schedule gives a factor on the base rate. The formulas and defaults are PyTorch's
-//! (`torch.optim.lr_scheduler`), against whose numbers they are tested.
+//! (`torch.optim.lr_scheduler`), those of `flat-decay` weaver's; they are tested against the numbers of both.
 
 use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::LearnError;
+use crate::optimiser::power;
 
 /// Linear rise from `start` to 1 over the first `steps` steps: `start + (1 - start) * step / steps`
 /// (`LinearLR`).
@@ -21,11 +22,18 @@ pub struct WarmUp {
     pub start: f64,
 }
 
+impl WarmUp {
+    /// Factor after `step` steps, while it lasts.
+    fn factor(&self, step: u64) -> Option<f64> {
+        (step < self.steps).then(|| self.start + (1.0 - self.start) * step as f64 / self.steps as f64)
+    }
+}
+
 fn third() -> f64 {
     1.0 / 3.0
 }
 
-/// How often a cosine moves.
+/// What a schedule counts, and how often it moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Per {
@@ -34,6 +42,22 @@ pub enum Per {
     Step,
     /// After each epoch.
     Epoch,
+}
+
+fn per_epoch() -> Per {
+    Per::Epoch
+}
+
+/// Which parameters a `flat-decay` schedule reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Groups {
+    /// Every one: the ratios between the rates of the plan's groups stay.
+    #[default]
+    All,
+    /// As weaver's `flat+decay` does: where the plan gives any group a factor other than 1, only the groups with
+    /// such a factor decay and the others keep the base rate; without such a group all decay.
+    Weaver,
 }
 
 /// The shape of the two parts of a one-cycle schedule.
@@ -68,12 +92,70 @@ pub enum ScheduleOptions {
         #[serde(default)]
         warmup: Option<WarmUp>,
     },
+    /// The base rate times `factor` after every `every` epochs (`StepLR`). A warm-up multiplies it.
+    Step {
+        /// Length of a stair, at least 1.
+        every: u64,
+        /// Default 0.1.
+        #[serde(default = "tenth")]
+        factor: f64,
+        /// Whether a stair is counted in epochs (default) or steps.
+        #[serde(default = "per_epoch")]
+        per: Per,
+        /// Rise at the beginning.
+        #[serde(default)]
+        warmup: Option<WarmUp>,
+    },
+    /// The base rate, then a geometric fall over the last part of the phase: of its T epochs the last
+    /// `n = max(1, floor(decay_share T))` have `last^(1/n)`, `last^(2/n)`, .. `last` (weaver's `flat+decay`). A
+    /// warm-up multiplies it. A phase of one epoch has `last` from its first step on, as in weaver; `per = "step"`
+    /// avoids that.
+    FlatDecay {
+        /// Share of the phase that decays, in (0, 1]; default 0.3.
+        #[serde(default = "decaying")]
+        decay_share: f64,
+        /// Factor of the last epoch, in (0, 1]; default 0.01.
+        #[serde(default = "hundredth")]
+        last: f64,
+        /// Whether T counts epochs (default) or steps.
+        #[serde(default = "per_epoch")]
+        per: Per,
+        /// Whom it reaches; default all.
+        #[serde(default)]
+        groups: Groups,
+        /// Rise at the beginning.
+        #[serde(default)]
+        warmup: Option<WarmUp>,
+    },
     /// `last + (1 - last) (1 + cos(pi t / T)) / 2` (`CosineAnnealingLR`). After a warm-up, t counts from its end.
     Cosine {
         /// Whether t counts steps or epochs.
         #[serde(default)]
         per: Per,
+        /// T, in what `per` says; default: the length of the phase. Later the factor stays at `last`, whereas
+        /// PyTorch's rises again (`cosine-restarts` is for that); in a shorter phase `last` is not reached.
+        #[serde(default)]
+        period: Option<u64>,
         /// Factor at the end, in [0, 1]; default 0.
+        #[serde(default)]
+        last: f64,
+        /// Rise at the beginning.
+        #[serde(default)]
+        warmup: Option<WarmUp>,
+    },
+    /// Cosines that start anew: `last + (1 - last) (1 + cos(pi t / T)) / 2`, where t counts from the last restart and
+    /// T is `first`, then `first growth`, `first growth^2`, .. (Loshchilov and Hutter, arXiv:1608.03983;
+    /// `CosineAnnealingWarmRestarts`). After a warm-up, t counts from its end.
+    CosineRestarts {
+        /// Length of the first cosine, at least 1.
+        first: u64,
+        /// How much longer each is than the one before it, at least 1; default 1.
+        #[serde(default = "once")]
+        growth: u64,
+        /// Whether lengths are in epochs (default) or steps.
+        #[serde(default = "per_epoch")]
+        per: Per,
+        /// Factor that each falls towards, in [0, 1]; default 0.
         #[serde(default)]
         last: f64,
         /// Rise at the beginning.
@@ -102,7 +184,19 @@ fn tenth() -> f64 {
     0.1
 }
 
+fn hundredth() -> f64 {
+    0.01
+}
+
+fn once() -> u64 {
+    1
+}
+
 fn rise() -> f64 {
+    0.3
+}
+
+fn decaying() -> f64 {
     0.3
 }
 
@@ -141,7 +235,38 @@ impl ScheduleOptions {
                 }
                 warmup
             }
-            Self::Cosine { last, warmup, .. } => {
+            Self::Step { every, factor, warmup, .. } => {
+                if *every == 0 {
+                    return fault("every", 0.0, "1 or more");
+                }
+                if !(*factor > 0.0 && *factor <= 1.0) {
+                    return fault("factor", *factor, "more than 0 and at most 1");
+                }
+                warmup
+            }
+            Self::FlatDecay { decay_share, last, warmup, .. } => {
+                for (name, value) in [("decay_share", *decay_share), ("last", *last)] {
+                    if !(value > 0.0 && value <= 1.0) {
+                        return fault(name, value, "more than 0 and at most 1");
+                    }
+                }
+                warmup
+            }
+            Self::Cosine { last, period, warmup, .. } => {
+                if !(0.0..=1.0).contains(last) {
+                    return fault("last", *last, "0 to 1");
+                }
+                if *period == Some(0) {
+                    return fault("period", 0.0, "1 or more");
+                }
+                warmup
+            }
+            Self::CosineRestarts { first, growth, last, warmup, .. } => {
+                for (name, value) in [("first", *first), ("growth", *growth)] {
+                    if value == 0 {
+                        return fault(name, 0.0, "1 or more");
+                    }
+                }
                 if !(0.0..=1.0).contains(last) {
                     return fault("last", *last, "0 to 1");
                 }
@@ -176,11 +301,12 @@ impl ScheduleOptions {
     /// `steps_per_epoch` make an epoch. Beyond the end it keeps its last value.
     pub fn factor(&self, step: u64, steps_per_epoch: u64, total_steps: u64) -> f64 {
         let steps_per_epoch = steps_per_epoch.max(1);
-        let rise = |warmup: &Option<WarmUp>| {
-            warmup
-                .filter(|warmup| step < warmup.steps)
-                .map(|warmup| warmup.start + (1.0 - warmup.start) * step as f64 / warmup.steps as f64)
+        let rise = |warmup: &Option<WarmUp>| warmup.and_then(|warmup| warmup.factor(step));
+        let in_units = |per: Per, step: u64| match per {
+            Per::Step => step,
+            Per::Epoch => step / steps_per_epoch,
         };
+        let half_cosine = |last: f64, share: f64| last + (1.0 - last) * (1.0 + (PI * share).cos()) / 2.0;
         match self {
             Self::Constant { warmup } => rise(warmup).unwrap_or(1.0),
             Self::MultiStep { milestones, factor, warmup } => {
@@ -188,18 +314,45 @@ impl ScheduleOptions {
                 let passed = milestones.iter().filter(|&&milestone| milestone <= epoch).count();
                 rise(warmup).unwrap_or(1.0) * (0..passed).fold(1.0, |product, _| product * factor)
             }
-            Self::Cosine { per, last, warmup } => {
+            Self::Step { every, factor, per, warmup } => {
+                rise(warmup).unwrap_or(1.0) * power(*factor, in_units(*per, step) / (*every).max(1))
+            }
+            Self::FlatDecay { decay_share, last, per, warmup, .. } => {
+                let end = match per {
+                    Per::Step => total_steps,
+                    Per::Epoch => total_steps.div_ceil(steps_per_epoch),
+                };
+                let falling = ((end as f64 * decay_share) as u64).max(1);
+                let at = (in_units(*per, step) + 1 + falling).saturating_sub(end).min(falling);
+                rise(warmup).unwrap_or(1.0) * power(last.powf(1.0 / falling as f64), at)
+            }
+            Self::Cosine { per, period, last, warmup } => {
                 if let Some(factor) = rise(warmup) {
                     return factor;
                 }
                 let skipped = warmup.map_or(0, |warmup| warmup.steps);
                 let (step, total) = (step - skipped, total_steps.saturating_sub(skipped));
-                let (at, end) = match per {
-                    Per::Step => (step, total),
-                    Per::Epoch => (step / steps_per_epoch, total.div_ceil(steps_per_epoch)),
-                };
-                let share = if end == 0 { 1.0 } else { (at as f64 / end as f64).min(1.0) };
-                last + (1.0 - last) * (1.0 + (PI * share).cos()) / 2.0
+                let end = period.unwrap_or(match per {
+                    Per::Step => total,
+                    Per::Epoch => total.div_ceil(steps_per_epoch),
+                });
+                let at = in_units(*per, step);
+                half_cosine(*last, if end == 0 { 1.0 } else { (at as f64 / end as f64).min(1.0) })
+            }
+            Self::CosineRestarts { first, growth, per, last, warmup } => {
+                if let Some(factor) = rise(warmup) {
+                    return factor;
+                }
+                let (mut at, mut length) =
+                    (in_units(*per, step - warmup.map_or(0, |warmup| warmup.steps)), (*first).max(1));
+                if *growth == 1 {
+                    at %= length;
+                }
+                while *growth > 1 && at >= length {
+                    at -= length;
+                    length = length.saturating_mul(*growth);
+                }
+                half_cosine(*last, at as f64 / length as f64)
             }
             Self::OneCycle { warmup_share, initial_divisor, final_divisor, anneal } => {
                 let first = 1.0 / initial_divisor;
@@ -218,6 +371,24 @@ impl ScheduleOptions {
                     mix(1.0, last, ((at - peak) / (end - peak)).clamp(0.0, 1.0))
                 }
             }
+        }
+    }
+
+    /// As [`ScheduleOptions::factor`], for a parameter whose group has the factor `multiplier` on the learning rate
+    /// (see [`crate::plan::Group::rate`]); `multiplied`: whether any group has one other than 1.
+    pub fn factor_of(
+        &self,
+        multiplier: f64,
+        multiplied: bool,
+        step: u64,
+        steps_per_epoch: u64,
+        total_steps: u64,
+    ) -> f64 {
+        match self {
+            Self::FlatDecay { groups: Groups::Weaver, warmup, .. } if multiplied && multiplier == 1.0 => {
+                warmup.and_then(|warmup| warmup.factor(step)).unwrap_or(1.0)
+            }
+            _ => self.factor(step, steps_per_epoch, total_steps),
         }
     }
 }

@@ -54,6 +54,21 @@ impl Gradients {
         Self { entries: visitor.entries }
     }
 
+    /// The sums of both; a parameter that has one in one of them only keeps that.
+    pub fn plus(mut self, mut other: Self) -> Self {
+        if self.entries.is_empty() {
+            return other;
+        }
+        for (name, tensor) in &mut self.entries {
+            *tensor = match (tensor.take(), other.take(name)) {
+                (Some(mine), Some(theirs)) => Some(mine + theirs),
+                (mine, theirs) => mine.or(theirs),
+            };
+        }
+        self.entries.extend(other.entries.into_iter().filter(|(_, tensor)| tensor.is_some()));
+        self
+    }
+
     /// From values on the host: for tests and other objectives.
     pub fn from_host(entries: Vec<(String, Vec<f32>)>, device: &burn::tensor::Device) -> Self {
         let device = device.clone().inner();
@@ -324,6 +339,21 @@ fn largest(tensor: &Tensor<2>) -> f32 {
 mod tests {
     use super::*;
     use burn::tensor::Device;
+
+    #[test]
+    fn gradients_add_by_name() {
+        let device = Device::flex();
+        let of = |entries: &[(&str, f32)]| {
+            let entries = entries.iter().map(|&(name, value)| (name.to_owned(), vec![value; 2]));
+            Gradients::from_host(entries.collect(), &device)
+        };
+        let mut sum = of(&[("a", 1.0), ("b", 2.0)]).plus(of(&[("b", 3.0), ("c", 4.0)]));
+        assert_eq!(sum.len(), 3);
+        for (name, value) in [("a", 1.0), ("b", 5.0), ("c", 4.0)] {
+            assert_eq!(sum.take(name).unwrap().into_data().iter::<f32>().collect::<Vec<_>>(), [value; 2]);
+        }
+        assert_eq!(Gradients::default().plus(of(&[("a", 1.0)])).len(), 1);
+    }
 
     #[test]
     fn norms_of_large_tensors_are_summed_in_pieces() {

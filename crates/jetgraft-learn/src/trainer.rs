@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use jetgraft_data::{Batching, GraphSet, LastBatch, Loader, PackedBatch, epoch_order};
 use jetgraft_nn::contract::{Backbone, GraphBatch, Mode};
 use jetgraft_nn::state::{self, State};
@@ -15,15 +15,16 @@ use jetgraft_nn::weights;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
+use crate::average::{Average, Ema};
 use crate::batch::{graph, rows, to_device};
 use crate::checkpoint::{Checkpoint, Checkpoints, Counters, Identity, Window, newest};
 use crate::clip::clip_factor;
 use crate::cost::{Clock, Spent};
 use crate::error::LearnError;
 use crate::evaluate::evaluate_from;
-use crate::objective::classify::{ClassWeights, cross_entropy, total_weight};
+use crate::objective::classify::{ClassWeights, Loss, LossOptions, total_weight};
 use crate::observer::{Observer, Outline, Signal, StepEvent};
-use crate::optimiser::{Optimiser, OptimiserOptions};
+use crate::optimiser::{Decayed, Optimiser, OptimiserOptions};
 use crate::plan::{Phase, Plan};
 use crate::prefix::{self, Prefix, Shelf};
 use crate::record::{Chosen, Cost, End, Evaluation, Record};
@@ -128,11 +129,16 @@ pub struct EarlyStopping {
 pub struct TrainOptions {
     /// Everything random of the run follows from it: order and dropout; default 1.
     pub seed: u64,
-    /// Jets a step; default 256.
+    /// Jets at a time; default 256.
     pub batch_size: usize,
+    /// Batches a step; default 1. The gradient is that of the mean over the jets of all of them (with class weights),
+    /// so a step sees and does what one of a batch `accumulate` times as large would, up to rounding, in the memory of
+    /// one small batch. Two things differ: norms in training mode use the statistics of each small batch (and move
+    /// their running ones after each), and dropout draws other masks.
+    pub accumulate: usize,
     /// Jets at a time where nothing is learnt; changes memory and speed only; default 512.
     pub evaluation_batch_size: usize,
-    /// Whether the jets that do not fill the last batch of an epoch are used; default `keep`.
+    /// Whether the jets that do not fill the last step of an epoch (`accumulate` batches) are used; default `keep`.
     pub last_batch: LastBatch,
     /// Length over all phases: `{ epochs = 30 }` (default) or `{ steps = 5000 }`.
     pub budget: Span,
@@ -145,8 +151,14 @@ pub struct TrainOptions {
     pub schedule: ScheduleOptions,
     /// How gradients move weights; default Adam.
     pub optimiser: OptimiserOptions,
+    /// Which parameters its weight decay acts on: `all` (default) or `matrices`.
+    pub weight_decay_on: Decayed,
+    /// Exponential moving average of the weights, which is then what is evaluated, chosen and kept; default none.
+    pub ema: Option<Ema>,
     /// Largest global norm of a gradient; default none.
     pub clip_norm: Option<f64>,
+    /// What is minimised; default cross-entropy.
+    pub loss: LossOptions,
     /// `"none"` (default), `"balanced"`, or one number a class.
     pub class_weights: ClassWeights,
     /// Which weights are used; default `loss`.
@@ -160,6 +172,7 @@ impl Default for TrainOptions {
         Self {
             seed: 1,
             batch_size: 256,
+            accumulate: 1,
             evaluation_batch_size: 512,
             last_batch: LastBatch::Keep,
             budget: Span::Epochs(30),
@@ -167,7 +180,10 @@ impl Default for TrainOptions {
             learning_rate: 1e-3,
             schedule: ScheduleOptions::default(),
             optimiser: OptimiserOptions::default(),
+            weight_decay_on: Decayed::All,
+            ema: None,
             clip_norm: None,
+            loss: LossOptions::default(),
             class_weights: ClassWeights::default(),
             choose: Choose::Loss,
             early_stopping: None,
@@ -181,9 +197,11 @@ impl TrainOptions {
     /// # Errors
     /// [`LearnError::Option`] for the first that makes no sense.
     pub fn check(&self) -> Result<(), LearnError> {
-        for (option, value) in
-            [("batch_size", self.batch_size), ("evaluation_batch_size", self.evaluation_batch_size)]
-        {
+        for (option, value) in [
+            ("batch_size", self.batch_size),
+            ("accumulate", self.accumulate),
+            ("evaluation_batch_size", self.evaluation_batch_size),
+        ] {
             if value == 0 {
                 return Err(LearnError::option(option, value, "1 or more"));
             }
@@ -205,8 +223,22 @@ impl TrainOptions {
                 return Err(LearnError::option("early_stopping.min_delta", early.min_delta, "0 or more"));
             }
         }
+        if let Some(ema) = &self.ema {
+            ema.check()?;
+        }
+        self.loss.check()?;
         self.schedule.check()?;
-        self.optimiser.check()
+        self.optimiser.check()?;
+        if self.weight_decay_on != Decayed::All && self.optimiser.weight_decay() == 0.0 {
+            let expected = "`all`, as this optimiser has no `weight_decay`";
+            return Err(LearnError::option("weight_decay_on", "matrices", expected));
+        }
+        Ok(())
+    }
+
+    /// Jets a step.
+    pub fn step_size(&self) -> usize {
+        self.batch_size.saturating_mul(self.accumulate)
     }
 }
 
@@ -240,7 +272,7 @@ pub struct Job<'a, B> {
 pub struct Trained<B> {
     /// The network with the chosen weights, ready to predict.
     pub model: B,
-    /// The last weights.
+    /// The last weights, not averaged.
     pub last: State,
     /// Which weights were chosen, and how good they are on validation.
     pub chosen: Chosen,
@@ -278,7 +310,7 @@ struct Setting<'a> {
     validation: Arc<GraphSet>,
     checkpoints: Option<&'a Checkpoints>,
     identity: Identity,
-    class_weights: Option<Vec<f32>>,
+    loss: Loss,
     device: Device,
     autodiff: Device,
     cache_bytes: u64,
@@ -293,6 +325,7 @@ struct Run<'a, B> {
     setting: Setting<'a>,
     model: B,
     optimiser: Optimiser,
+    average: Option<Average>,
     counters: Counters,
     best: Option<State>,
     log: Vec<Record>,
@@ -312,6 +345,8 @@ struct Stretch<'a, B> {
     /// Fixed tensors at the start.
     fixed: State,
     rates: std::collections::BTreeMap<String, f64>,
+    /// Whether the plan gives any of them a factor other than 1.
+    multiplied: bool,
 }
 
 /// The outcome of one step.
@@ -331,11 +366,12 @@ impl<'a, B: Backbone> Run<'a, B> {
         check_set("training", &training, &model)?;
         check_set("validation", &validation, &model)?;
         let batching = Batching { last: options.last_batch, ..Batching::new(options.batch_size) };
-        let steps_per_epoch = batching.batches(training.len()) as u64;
+        let steps = Batching { batch_size: options.step_size(), ..batching };
+        let steps_per_epoch = steps.batches(training.len()) as u64;
         if steps_per_epoch == 0 {
             return Err(LearnError::Data {
                 set: "training".into(),
-                found: format!("{} jets, fewer than a batch of {}", training.len(), options.batch_size),
+                found: format!("{} jets, fewer than a batch of {}", training.len(), options.step_size()),
                 expected: "a full batch, or `last_batch = \"keep\"`".into(),
             });
         }
@@ -356,6 +392,7 @@ impl<'a, B: Backbone> Run<'a, B> {
             validation: fingerprint(&validation),
         };
         let class_weights = options.class_weights.resolve(&training.label, model.classes())?;
+        let loss = options.loss.resolve(model.classes(), class_weights)?;
         let device = device.clone().inner();
         let setting = Setting {
             plan,
@@ -364,7 +401,7 @@ impl<'a, B: Backbone> Run<'a, B> {
             validation,
             checkpoints,
             identity,
-            class_weights,
+            loss,
             autodiff: device.clone().autodiff(),
             device,
             cache_bytes,
@@ -376,7 +413,8 @@ impl<'a, B: Backbone> Run<'a, B> {
         };
         let mut run = Self {
             model: model.to_device(&setting.device),
-            optimiser: Optimiser::new(&options.optimiser),
+            optimiser: Optimiser::new(&options.optimiser).decaying(options.weight_decay_on),
+            average: options.ema.map(Average::new),
             counters: Counters {
                 phase: 0,
                 phase_step: 0,
@@ -402,7 +440,7 @@ impl<'a, B: Backbone> Run<'a, B> {
         observer.started(&Outline {
             training_jets: run.setting.training.len(),
             validation_jets: run.setting.validation.len(),
-            batch_size: options.batch_size,
+            batch_size: options.step_size(),
             steps_per_epoch,
             total_steps,
             done_steps: run.counters.step,
@@ -427,7 +465,7 @@ impl<'a, B: Backbone> Run<'a, B> {
         }
         let checkpoint = Checkpoint::read(&folder)?;
         self.setting.identity.check(&checkpoint.identity, &folder)?;
-        let Checkpoint { counters, weights, optimiser, best, log, .. } = checkpoint;
+        let Checkpoint { counters, weights, optimiser, average, best, log, .. } = checkpoint;
         let phase = &self.setting.plan.phases[counters.phase];
         let fixed = fixed_tensors(&weights, phase);
         if fixed_digest(&fixed) != counters.fixed_digest {
@@ -443,7 +481,20 @@ impl<'a, B: Backbone> Run<'a, B> {
             &optimiser,
             &counters.optimiser_steps,
             &self.setting.device,
-        )?;
+        )?
+        .decaying(self.setting.options.weight_decay_on);
+        self.average = match (self.setting.options.ema, average) {
+            (None, None) => None,
+            (Some(ema), Some(state)) => Some(Average::from_state(ema, &state, &self.setting.device)),
+            (ema, found) => {
+                let word = |there: bool| if there { "averaged weights" } else { "no averaged weights" };
+                return Err(LearnError::Damaged {
+                    file: folder,
+                    found: word(found.is_some()).into(),
+                    expected: word(ema.is_some()).into(),
+                });
+            }
+        };
         self.clock = Clock::start(Spent { seconds: counters.seconds, cpu_seconds: counters.cpu_seconds });
         self.counters = counters;
         self.best = best;
@@ -470,7 +521,8 @@ impl<'a, B: Backbone> Run<'a, B> {
         self.counters.early_best = None;
         self.counters.early_waited = 0;
         self.counters.fixed_digest = fixed_digest(&fixed_tensors(weights, &setting.plan.phases[phase]));
-        self.optimiser = Optimiser::new(&setting.options.optimiser);
+        self.optimiser = Optimiser::new(&setting.options.optimiser).decaying(setting.options.weight_decay_on);
+        self.average = setting.options.ema.map(Average::new);
     }
 
     fn go(mut self, observer: &mut dyn Observer) -> Result<Trained<B>, LearnError> {
@@ -493,18 +545,12 @@ impl<'a, B: Backbone> Run<'a, B> {
         while self.counters.phase_step < self.counters.phase_steps {
             let per_epoch = self.setting.steps_per_epoch;
             let (epoch, batch) = (self.counters.phase_step / per_epoch, self.counters.phase_step % per_epoch);
-            let packed = match loader.as_mut().filter(|_| batch > 0).and_then(Iterator::next) {
-                Some(packed) => packed,
-                None => {
-                    let mut fresh = self.load(epoch, batch);
-                    let first = fresh.next();
-                    loader = Some(fresh);
-                    match first {
-                        Some(packed) => packed,
-                        None => unreachable!("epoch {epoch} has {per_epoch} batches, {batch} was asked for"),
-                    }
-                }
+            let source = match loader.take().filter(|_| batch > 0) {
+                Some(source) => loader.insert(source),
+                None => loader.insert(self.load(epoch, batch)),
             };
+            let packed: Vec<_> = source.take(self.setting.options.accumulate).collect();
+            assert!(!packed.is_empty(), "epoch {epoch} has {per_epoch} steps, {batch} was asked for");
             let began = Instant::now();
             let due = self.evaluation_is_due(self.counters.phase_step + 1);
             let (stepped, before) = self.step(&stretch, &packed, epoch, batch, due)?;
@@ -538,7 +584,8 @@ impl<'a, B: Backbone> Run<'a, B> {
         let setting = &self.setting;
         let seed = derive(setting.options.seed, "order", &[self.counters.phase as u64]);
         let order = epoch_order(setting.training.len(), seed, epoch);
-        Loader::new(setting.training.clone(), order, Batching { skip: skip as usize, ..setting.batching })
+        let skip = skip as usize * setting.options.accumulate;
+        Loader::new(setting.training.clone(), order, Batching { skip, ..setting.batching })
     }
 
     /// Arms the network for its phase and computes what is constant in it.
@@ -546,11 +593,20 @@ impl<'a, B: Backbone> Run<'a, B> {
         let setting = &self.setting;
         let phase = &setting.plan.phases[self.counters.phase];
         let rates = phase.rates();
+        let multiplied = rates.values().any(|&rate| rate != 1.0);
         let prefix = phase.fixed_prefix();
         let fixed = fixed_tensors(&state::state(&self.model), phase);
         self.model = arm(self.model.clone(), |name| rates.contains_key(name));
-        let mut stretch =
-            Stretch { phase, prefix, frozen: None, training: None, validation: None, fixed, rates };
+        let mut stretch = Stretch {
+            phase,
+            prefix,
+            frozen: None,
+            training: None,
+            validation: None,
+            fixed,
+            rates,
+            multiplied,
+        };
         if prefix == 0 {
             return Ok(stretch);
         }
@@ -591,24 +647,84 @@ impl<'a, B: Backbone> Run<'a, B> {
         Ok(stretch)
     }
 
-    /// One step. The network before it comes back where `keep` asks for it.
+    /// One step on the batches of it. The network before it comes back where `keep` asks for it.
     fn step(
         &mut self,
         stretch: &Stretch<'_, B>,
-        packed: &PackedBatch,
+        batches: &[PackedBatch],
         epoch: u64,
         batch: u64,
         keep: bool,
     ) -> Result<(Stepped, Option<B>), LearnError> {
         let (setting, counters) = (&self.setting, &self.counters);
         let options = setting.options;
-        let factor =
-            options.schedule.factor(counters.phase_step, setting.steps_per_epoch, counters.phase_steps);
-        let learning_rate = options.learning_rate * factor;
-        let dropout = derive(options.seed, "dropout", &[counters.phase as u64, counters.phase_step]);
-        let mode = stretch.phase.mode(dropout);
+        let factor = |multiplier: f64| {
+            let (step, steps) = (counters.phase_step, counters.phase_steps);
+            let schedule = &options.schedule;
+            schedule.factor_of(multiplier, stretch.multiplied, step, setting.steps_per_epoch, steps)
+        };
+        let learning_rate = options.learning_rate * factor(1.0);
+        let position = Position { epoch, batch, learning_rate };
+        let total =
+            batches.iter().map(|packed| total_weight(&packed.labels, setting.loss.weights())).sum::<f64>();
         // Forward passes move running statistics: this copy still has those from before.
         let before = self.model.clone();
+        let mode = |at: usize| {
+            let indices = [counters.phase as u64, counters.phase_step, at as u64];
+            let indices = if at == 0 { &indices[..2] } else { &indices };
+            stretch.phase.mode(derive(options.seed, "dropout", indices))
+        };
+        let (mut value, mut gradients) = (0.0, Gradients::default());
+        for (at, packed) in batches.iter().enumerate() {
+            let mode = mode(at);
+            let logits = self.logits(stretch, packed, &mode)?;
+            let loss = setting.loss.part(logits, &packed.labels, total, &setting.autodiff);
+            value += number(&loss);
+            if !value.is_finite() {
+                return Err(self.diverged(stretch, Quantity::Loss, None, packed, &mode, before, position));
+            }
+            gradients = gradients.plus(Gradients::of(&loss, &self.model));
+        }
+        let norm = gradients.norm();
+        if !norm.is_finite() {
+            let parameter = gradients.last_not_finite().map(str::to_owned);
+            let (first, mode) = (&batches[0], mode(0));
+            let quantity = Quantity::Gradient;
+            return Err(self.diverged(stretch, quantity, parameter, first, &mode, before, position));
+        }
+        if let Some(factor) = options.clip_norm.and_then(|limit| clip_factor(norm, limit)) {
+            gradients.scale(factor);
+        }
+        let before = keep.then_some(before);
+        let rate = |multiplier: f64| multiplier * (options.learning_rate * factor(multiplier));
+        let rates =
+            stretch.rates.iter().map(|(name, &multiplier)| (name.clone(), rate(multiplier))).collect();
+        self.model = self.optimiser.step(self.model.clone(), gradients, &rates);
+        if let Some(average) = &mut self.average {
+            average.update(&self.model, |name| stretch.rates.contains_key(name));
+        }
+        let jets = batches.iter().map(PackedBatch::jets).sum::<usize>();
+        let counters = &mut self.counters;
+        counters.phase_step += 1;
+        counters.step += 1;
+        let window = &mut counters.window;
+        window.loss += value * total;
+        window.weight += total;
+        window.norm += norm;
+        window.norm_max = window.norm_max.max(norm);
+        window.steps += 1;
+        window.jets += jets as u64;
+        Ok((Stepped { epoch, batch, jets, loss: value, norm, learning_rate }, before))
+    }
+
+    /// Logits of a batch, with a graph behind them.
+    fn logits(
+        &self,
+        stretch: &Stretch<'_, B>,
+        packed: &PackedBatch,
+        mode: &Mode,
+    ) -> Result<Tensor<2>, LearnError> {
+        let setting = &self.setting;
         let on_device = graph(packed, &setting.autodiff)?;
         let start = match (&stretch.training, &stretch.frozen) {
             (Some(prefix), _) => prefix.gather(&packed.indices, &setting.autodiff),
@@ -619,46 +735,16 @@ impl<'a, B: Backbone> Run<'a, B> {
             }
             (None, None) => rows(packed.features.clone(), packed.n_features, &setting.autodiff),
         };
-        let logits = self.model.forward_stages(stretch.prefix..setting.stages, start, &on_device, &mode);
-        let weights = setting.class_weights.as_deref();
-        let loss = cross_entropy(logits, &packed.labels, weights, &setting.autodiff);
-        let value = number(&loss);
-        let position = Position { epoch, batch, learning_rate };
-        if !value.is_finite() {
-            return Err(self.diverged(stretch, Quantity::Loss, None, packed, &mode, before, position));
+        Ok(self.model.forward_stages(stretch.prefix..setting.stages, start, &on_device, mode))
+    }
+
+    /// The network as it is evaluated, outside autodiff: with averaged weights, if they are asked for.
+    fn evaluated(&self) -> B {
+        let model = self.model.valid();
+        match &self.average {
+            Some(average) => average.applied(model),
+            None => model,
         }
-        let mut gradients = Gradients::of(&loss, &self.model);
-        let norm = gradients.norm();
-        if !norm.is_finite() {
-            let parameter = gradients.last_not_finite().map(str::to_owned);
-            return Err(self.diverged(
-                stretch,
-                Quantity::Gradient,
-                parameter,
-                packed,
-                &mode,
-                before,
-                position,
-            ));
-        }
-        if let Some(factor) = options.clip_norm.and_then(|limit| clip_factor(norm, limit)) {
-            gradients.scale(factor);
-        }
-        let before = keep.then_some(before);
-        let rates = stretch.rates.iter().map(|(name, rate)| (name.clone(), rate * learning_rate)).collect();
-        self.model = self.optimiser.step(self.model.clone(), gradients, &rates);
-        let counters = &mut self.counters;
-        counters.phase_step += 1;
-        counters.step += 1;
-        let weight = total_weight(&packed.labels, weights);
-        let window = &mut counters.window;
-        window.loss += value * weight;
-        window.weight += weight;
-        window.norm += norm;
-        window.norm_max = window.norm_max.max(norm);
-        window.steps += 1;
-        window.jets += packed.jets() as u64;
-        Ok((Stepped { epoch, batch, jets: packed.jets(), loss: value, norm, learning_rate }, before))
     }
 
     fn tell(&self, stretch: &Stretch<'_, B>, stepped: &Stepped, observer: &mut dyn Observer) -> Signal {
@@ -704,11 +790,12 @@ impl<'a, B: Backbone> Run<'a, B> {
         observer: &mut dyn Observer,
     ) -> Result<bool, LearnError> {
         let setting = &self.setting;
+        let model = self.evaluated();
         let validation = evaluate_from(
-            &self.model,
+            &model,
             &setting.validation,
             stretch.validation.as_deref(),
-            setting.class_weights.as_deref(),
+            setting.loss.weights(),
             setting.options.evaluation_batch_size,
             &setting.device,
         )?;
@@ -735,7 +822,7 @@ impl<'a, B: Backbone> Run<'a, B> {
         };
         if best {
             counters.chosen = Some(chosen.clone());
-            self.best = Some(state::state(&self.model));
+            self.best = Some(state::state(&model));
         }
         let mut stop = false;
         if let Some(early) = &setting.options.early_stopping {
@@ -796,6 +883,7 @@ impl<'a, B: Backbone> Run<'a, B> {
             counters: self.counters.clone(),
             weights: state::state(&self.model),
             optimiser,
+            average: self.average.as_ref().map(Average::to_state),
             best: self.best.clone(),
             log: self.log.clone(),
         };
@@ -825,16 +913,17 @@ impl<'a, B: Backbone> Run<'a, B> {
 
     fn finish(self, end: End) -> Result<Trained<B>, LearnError> {
         let last = state::state(&self.model);
+        let averaged = self.evaluated();
         // A run stopped before its first evaluation has nothing to choose from.
         let chosen = match (self.counters.chosen, self.last_evaluation) {
             (Some(chosen), _) | (None, Some(chosen)) => chosen,
             (None, None) => {
                 let setting = &self.setting;
                 let validation = evaluate_from(
-                    &self.model,
+                    &averaged,
                     &setting.validation,
                     None,
-                    setting.class_weights.as_deref(),
+                    setting.loss.weights(),
                     setting.options.evaluation_batch_size,
                     &setting.device,
                 )?;
@@ -847,9 +936,11 @@ impl<'a, B: Backbone> Run<'a, B> {
             }
         };
         let spent = self.clock.spent();
-        let model = self.model.valid();
         Ok(Trained {
-            model: state::load_state(model, self.best.as_ref().unwrap_or(&last))?,
+            model: match &self.best {
+                Some(best) => state::load_state(averaged, best)?,
+                None => averaged,
+            },
             last,
             chosen,
             end,
@@ -896,7 +987,7 @@ impl<'a, B: Backbone> Run<'a, B> {
     ) -> LearnError {
         let set = &self.setting.validation;
         let mode = Mode::evaluate(self.setting.stages);
-        let model = self.model.valid();
+        let model = self.evaluated();
         let all: Vec<usize> = (0..set.len()).collect();
         let mut found = (Cause::Logits { largest: f32::NAN }, PackedBatch::default());
         for jets in all.chunks(self.setting.options.evaluation_batch_size) {
@@ -953,6 +1044,7 @@ impl<'a, B: Backbone> Run<'a, B> {
 }
 
 /// Where in a phase, and how fast.
+#[derive(Clone, Copy)]
 struct Position {
     epoch: u64,
     batch: u64,
@@ -963,7 +1055,7 @@ struct Position {
 const EVENTS_NAMED: usize = 4;
 
 /// The one element of a tensor.
-fn number(tensor: &burn::tensor::Tensor<1>) -> f64 {
+fn number(tensor: &Tensor<1>) -> f64 {
     tensor.to_data().iter::<f64>().next().unwrap_or(f64::NAN)
 }
 

@@ -128,10 +128,52 @@ fn a_run_cut_off_again_and_again_ends_with_the_same_bits() {
     same(&whole, &go(&plan, &options, Some(&places), &mut Silent).unwrap(), "cut off again and again");
 }
 
+/// Everything that has a memory of its own: slow weights, averages, groups, several batches a step.
+#[test]
+fn every_optimiser_average_and_loss_goes_on_with_the_same_bits() {
+    let model = Tiny::new(2, 3, &Device::flex());
+    for (plan, text) in [
+        (
+            r#"{"kind": "fine-tune", "rates": {"head": 50}}"#,
+            r#"{"batch_size": 8, "accumulate": 2, "budget": {"epochs": 2}, "learning_rate": 1e-3,
+                "optimiser": {"kind": "ranger", "weight_decay": 0.01, "sync_every": 4},
+                "weight_decay_on": "matrices", "ema": {"decay": 0.8},
+                "schedule": {"kind": "flat-decay", "groups": "weaver"},
+                "loss": {"kind": "focal", "alpha": 0.4}, "class_weights": "balanced"}"#,
+        ),
+        (
+            r#"{"kind": "probe-then-fine-tune", "probe_epochs": 1}"#,
+            r#"{"batch_size": 5, "accumulate": 3, "last_batch": "drop", "budget": {"epochs": 2},
+                "optimiser": {"kind": "radam"}, "learning_rate": 1e-2,
+                "ema": {"decay": 0.6, "running_statistics": "average"},
+                "schedule": {"kind": "cosine-restarts", "first": 2, "growth": 2, "per": "step"},
+                "loss": {"kind": "cross-entropy", "label_smoothing": 0.1}}"#,
+        ),
+    ] {
+        let plan = plan_for(&model, plan);
+        let options: TrainOptions = serde_json::from_str(text).unwrap();
+        let whole = go(&plan, &options, None, &mut Silent).unwrap();
+        for after in 1..whole.steps {
+            for (kill, steps) in [(true, Some(1)), (true, Some(3)), (false, None)] {
+                let root = tempfile::tempdir().unwrap();
+                let places = checkpoints(root.path(), steps);
+                let mut cut = Cut { after, kill };
+                if kill {
+                    killed(|| go(&plan, &options, Some(&places), &mut cut));
+                } else {
+                    assert_eq!(go(&plan, &options, Some(&places), &mut cut).unwrap().end, End::Stopped);
+                }
+                let resumed = go(&plan, &options, Some(&places), &mut Silent).unwrap();
+                same(&whole, &resumed, &format!("{text} after {after}, killed {kill}, every {steps:?}"));
+            }
+        }
+    }
+}
+
 /// A folder with a checkpoint of a run of these options.
 fn stopped(root: &Path) -> (Plan, TrainOptions, Checkpoints, PathBuf) {
     let plan = plan_for(&Tiny::new(2, 3, &Device::flex()), r#"{"kind": "scratch"}"#);
-    let options = options();
+    let options = TrainOptions { ema: serde_json::from_str("{}").unwrap(), ..options() };
     let places = checkpoints(root, None);
     go(&plan, &options, Some(&places), &mut Cut { after: 9, kill: false }).unwrap();
     let folder = newest(root).unwrap().unwrap();
@@ -158,8 +200,8 @@ fn a_flipped_byte_in_any_file_of_a_checkpoint_is_found_and_named() {
         fs::write(&path, content).unwrap();
         files += 1;
     }
-    // Weights, best weights, optimiser, counters, log, plan, identity, manifest.
-    assert_eq!(files, 8);
+    // Weights, averaged and best weights, optimiser, counters, log, plan, identity, manifest.
+    assert_eq!(files, 9);
     go(&plan, &options, Some(&places), &mut Silent).unwrap();
 }
 

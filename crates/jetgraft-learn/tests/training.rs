@@ -72,6 +72,14 @@ fn lundnet(device: &Device) -> LundNet {
     LundNet::new(&config, 5, device).unwrap()
 }
 
+/// `options()` with entries of a recipe's table in JSON.
+fn table(text: &str) -> TrainOptions {
+    let mut table = serde_json::to_value(options()).unwrap();
+    let entries: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).unwrap();
+    table.as_object_mut().unwrap().extend(entries);
+    serde_json::from_value(table).unwrap()
+}
+
 fn run<B: Backbone>(model: &B, plan: &str, options: &TrainOptions) -> (Trained<B>, Notes) {
     let device = Device::flex();
     let plan = plan_for(model, plan);
@@ -403,6 +411,15 @@ fn jets_that_do_not_fit_are_refused_before_the_first_step() {
     ] {
         assert!(with(jets(9, 1, 2), &broken).contains("expected"));
     }
+    for (text, option) in [
+        (r#"{"accumulate": 0}"#, "`accumulate`"),
+        (r#"{"ema": {"decay": 1.0}}"#, "`ema.decay`"),
+        (r#"{"loss": {"kind": "focal", "alpha": [1, 2, 3]}}"#, "`loss.alpha`"),
+        (r#"{"weight_decay_on": "matrices"}"#, "`weight_decay_on`"),
+    ] {
+        let error = with(jets(9, 1, 2), &table(text));
+        assert!(error.contains(option) && error.contains("expected"), "{error}");
+    }
     // A probe as long as the budget leaves nothing to fine-tune.
     let plan = plan_for(&model, r#"{"kind": "probe-then-fine-tune", "probe_epochs": 2}"#);
     let error = train(job(&model, &plan, &options, &device), &mut Silent).unwrap_err();
@@ -465,4 +482,171 @@ fn clipping_and_class_weights_change_the_run() {
         found.scores(1).iter().filter(|&&score| score > 0.0).count()
     };
     assert!(share(&weighted.model) > share(&plain.model));
+}
+
+/// Largest difference of two states, in units of the larger one's largest element, over all tensors.
+fn apart(a: &State, b: &State) -> f64 {
+    let tensors = a.iter().map(|(name, tensor)| (tensor, &b[name]));
+    let apart = tensors.map(|(a, b)| {
+        let top = a.values.iter().chain(&b.values).fold(1e-3f32, |top, value| top.max(value.abs()));
+        let pairs = a.values.iter().zip(&b.values);
+        f64::from(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / top)
+    });
+    apart.fold(0.0, f64::max)
+}
+
+#[test]
+fn steps_of_several_batches_equal_steps_of_one_large_batch() {
+    let device = Device::flex();
+    for (last, steps) in [("keep", 14), ("drop", 12)] {
+        for rest in [
+            r#""optimiser": {"kind": "sgd"}, "class_weights": [1, 3], "clip_norm": 0.2"#,
+            r#""optimiser": {"kind": "ranger"}, "loss": {"kind": "focal"}, "class_weights": "balanced""#,
+            r#""loss": {"kind": "cross-entropy", "label_smoothing": 0.1}"#,
+        ] {
+            let with = |sizes: &str| table(&format!(r#"{{{sizes}, "last_batch": "{last}", {rest}}}"#));
+            let plain = Tiny::plain(2, 3, &device);
+            let (large, _) = run(&plain, SCRATCH, &with(r#""batch_size": 16"#));
+            for (size, number) in [(4, 4), (1, 16)] {
+                let sizes = format!(r#""batch_size": {size}, "accumulate": {number}"#);
+                let (small, notes) = run(&plain, SCRATCH, &with(&sizes));
+                assert_eq!((small.steps, large.steps), (steps, steps));
+                assert!(
+                    apart(&large.last, &small.last) < 2e-6,
+                    "{rest}: {}",
+                    apart(&large.last, &small.last)
+                );
+                assert_eq!(notes.outline.unwrap().batch_size, 16);
+                for (a, b) in large.log.iter().zip(&small.log) {
+                    assert!((a.training_loss / b.training_loss - 1.0).abs() < 1e-6);
+                    assert!((a.gradient_norm / b.gradient_norm - 1.0).abs() < 1e-5);
+                }
+            }
+            // With norms and dropout each small batch has its own statistics and masks.
+            let tiny = Tiny::new(2, 3, &device);
+            let (large, _) = run(&tiny, SCRATCH, &with(r#""batch_size": 16"#));
+            let (small, _) = run(&tiny, SCRATCH, &with(r#""batch_size": 4, "accumulate": 4"#));
+            assert!(apart(&large.last, &small.last) > 1e-4);
+        }
+    }
+}
+
+#[test]
+fn averaged_weights_are_evaluated_chosen_and_kept() {
+    let device = Device::flex();
+    let model = Tiny::new(2, 3, &device);
+    let after = |steps: u64, more: &str| {
+        let text = format!(r#"{{"budget": {{"steps": {steps}}}, "choose": "last"{more}}}"#);
+        run(&model, SCRATCH, &table(&text)).0
+    };
+    // At a constant rate the first steps of a longer run are those of a shorter one.
+    let each: Vec<State> = (1..=6).map(|steps| after(steps, "").last).collect();
+    for (more, averaged) in [
+        (r#", "ema": {"decay": 0.7}"#, false),
+        (r#", "ema": {"decay": 0.7, "running_statistics": "average"}"#, true),
+    ] {
+        let trained = after(6, more);
+        assert!(same_bits(&trained.last, &each[5]), "the run itself does not change");
+        let found = state(&trained.model);
+        for (name, tensor) in &found {
+            let mut expected: Vec<f64> = each[0][name].values.iter().map(|&value| value.into()).collect();
+            for later in &each[1..] {
+                for (average, &value) in expected.iter_mut().zip(&later[name].values) {
+                    *average = 0.7 * *average + 0.3 * f64::from(value);
+                }
+            }
+            if name.contains("running_") && !averaged {
+                assert_eq!(tensor, &each[5][name]);
+                continue;
+            }
+            assert_ne!(tensor, &each[5][name], "{name}");
+            for (&ours, expected) in tensor.values.iter().zip(expected) {
+                assert!((f64::from(ours) - expected).abs() < 3e-7 * expected.abs().max(0.1), "{name}");
+            }
+        }
+        let again = evaluate(&trained.model, &jets(60, 2, 2), None, 25, &device).unwrap();
+        assert_eq!(trained.chosen.validation, again);
+    }
+    // Frozen tensors are not averaged, and a phase begins its own average.
+    for text in [r#"{"kind": "frozen"}"#, r#"{"kind": "probe-then-fine-tune", "probe_epochs": 1}"#] {
+        let (model, plan, start) = grafted(text);
+        let options = table(r#"{"ema": {"decay": 0.9, "running_statistics": "average"}, "choose": "last"}"#);
+        let trained = train(job(&model, &plan, &options, &device), &mut Silent).unwrap();
+        let found = state(&trained.model);
+        assert!(!same_bits(&found, &trained.last));
+        if plan.phases.len() == 1 {
+            for name in plan.phases[0].fixed_tensors() {
+                assert_eq!(found[name], start[name], "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_matrices_decay_if_asked_for() {
+    let device = Device::flex();
+    let after = |more: &str| {
+        let text = format!(r#"{{"budget": {{"steps": 1}}, {more}}}"#);
+        run(&Tiny::new(2, 3, &device), SCRATCH, &table(&text)).0.last
+    };
+    for kind in ["sgd", "adam", "adam-w", "radam", "ranger"] {
+        let none = after(&format!(r#""optimiser": {{"kind": "{kind}", "weight_decay": 0}}"#));
+        let optimiser = format!(r#""optimiser": {{"kind": "{kind}", "weight_decay": 0.5}}"#);
+        let all = after(&optimiser);
+        let matrices = after(&format!(r#"{optimiser}, "weight_decay_on": "matrices""#));
+        for (name, tensor) in &matrices {
+            let like = if tensor.shape.len() > 1 { &all } else { &none };
+            assert_eq!(tensor, &like[name], "{kind} {name}");
+        }
+        for name in ["node.dense.weight", "node.dense.bias", "input.weight"] {
+            assert_ne!(all[name], none[name], "{kind} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_schedule_may_reach_only_the_groups_with_a_factor() {
+    let plan = r#"{"kind": "fine-tune", "rates": {"head": 50}}"#;
+    let notes = |groups: &str, plan: &str| {
+        let schedule = format!(r#"{{"kind": "flat-decay", "groups": "{groups}"}}"#);
+        let text = format!(
+            r#"{{"budget": {{"epochs": 4}}, "learning_rate": 1e-4, "schedule": {schedule},
+                "optimiser": {{"kind": "sgd", "momentum": 0}}}}"#
+        );
+        run(&Tiny::new(2, 3, &Device::flex()), plan, &table(&text))
+    };
+    // 7 steps an epoch; the last of 4 epochs falls.
+    let fallen =
+        |rates: &[f64]| rates.iter().map(|&rate| (rate / 1e-4 * 100.0).round() as u64).collect::<Vec<_>>();
+    let expected: Vec<u64> = [vec![100; 21], vec![1; 7]].concat();
+    let (all, told) = notes("all", plan);
+    assert_eq!(fallen(&told.rates), expected);
+    // The rate that is told is the base rate: it stays, while the head's falls.
+    let (weaver, told) = notes("weaver", plan);
+    assert_eq!(fallen(&told.rates), [100; 28]);
+    assert!(!same_bits(&all.last, &weaver.last));
+    // Without a factor there is no difference.
+    let (all, told) = notes("all", SCRATCH);
+    let (weaver, _) = notes("weaver", SCRATCH);
+    assert_eq!(fallen(&told.rates), expected);
+    assert!(same_bits(&all.last, &weaver.last));
+}
+
+#[test]
+fn losses_of_every_kind_learn_and_validation_stays_comparable() {
+    let device = Device::flex();
+    for loss in [
+        r#"{"kind": "cross-entropy", "label_smoothing": 0.1}"#,
+        r#"{"kind": "focal"}"#,
+        r#"{"kind": "focal", "gamma": 1, "alpha": 0.25}"#,
+    ] {
+        let text = format!(
+            r#"{{"budget": {{"epochs": 25}}, "learning_rate": 0.03, "loss": {loss}, "class_weights": [1, 2]}}"#
+        );
+        let (trained, _) = run(&Tiny::new(2, 3, &device), SCRATCH, &table(&text));
+        assert!(trained.log[24].training_loss < 0.97 * trained.log[0].training_loss, "{loss}");
+        assert!(trained.chosen.validation.auc.unwrap() > 0.65, "{loss}: {:?}", trained.chosen);
+        let again = evaluate(&trained.model, &jets(60, 2, 2), Some(&[1.0, 2.0]), 7, &device).unwrap();
+        assert!((again.loss - trained.chosen.validation.loss).abs() < 1e-6, "plain cross-entropy, weighted");
+    }
 }

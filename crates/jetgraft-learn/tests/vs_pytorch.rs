@@ -1,4 +1,5 @@
-//! Optimisers, schedules, clipping and cross-entropy against PyTorch's numbers (`validation/pytorch-optimisers`).
+//! Optimisers, schedules, clipping, losses and averaged weights against PyTorch's numbers
+//! (`validation/pytorch-optimisers`).
 
 #![allow(clippy::unwrap_used)] // Also in helpers, where the workspace's rule for tests does not reach.
 
@@ -6,11 +7,13 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use jetgraft_learn::average::{Average, Ema};
 use jetgraft_learn::clip::clip_factor;
-use jetgraft_learn::objective::classify::cross_entropy;
+use jetgraft_learn::objective::classify::{LossOptions, cross_entropy, total_weight};
 use jetgraft_learn::optimiser::{Optimiser, OptimiserOptions};
 use jetgraft_learn::schedule::ScheduleOptions;
 use jetgraft_learn::step::{Gradients, arm};
+use jetgraft_nn::layers::Buffer;
 use jetgraft_nn::state::{parameter_id, state};
 use serde::Deserialize;
 
@@ -23,11 +26,11 @@ struct Expected {
     start: Named,
     gradients: Vec<Named>,
     optimisers: Vec<Trajectory>,
-    steps_per_epoch: u64,
-    total_steps: u64,
     schedules: Vec<Factors>,
+    scheduled: Scheduled,
     clip: Vec<Clip>,
-    cross_entropy: Vec<Entropy>,
+    losses: Vec<LossCase>,
+    averages: Vec<AverageCase>,
 }
 
 #[derive(Deserialize)]
@@ -40,7 +43,24 @@ struct Trajectory {
 #[derive(Deserialize)]
 struct Factors {
     options: ScheduleOptions,
+    steps_per_epoch: u64,
+    total_steps: u64,
     factors: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Scheduled {
+    optimiser: OptimiserOptions,
+    schedule: ScheduleOptions,
+    steps_per_epoch: u64,
+    f32: Vec<Named>,
+    f64: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct AverageCase {
+    options: Ema,
+    steps: Vec<Named>,
 }
 
 #[derive(Deserialize)]
@@ -51,7 +71,8 @@ struct Clip {
 }
 
 #[derive(Deserialize)]
-struct Entropy {
+struct LossCase {
+    options: LossOptions,
     logits: Vec<Vec<f64>>,
     labels: Vec<u32>,
     weights: Option<Vec<f32>>,
@@ -103,29 +124,53 @@ fn gradients(values: &Named, device: &Device) -> Gradients {
 fn optimisers_follow_pytorch() {
     let expected = expected();
     let device = Device::flex();
-    let rates = expected.rates.iter().map(|(name, rate)| (name.clone(), rate * expected.rate)).collect();
+    let rates: BTreeMap<String, f64> =
+        expected.rates.iter().map(|(name, rate)| (name.clone(), rate * expected.rate)).collect();
     for Trajectory { options, f32: single, f64: double } in &expected.optimisers {
-        options.check().unwrap();
-        let mut optimiser = Optimiser::new(options);
-        let mut model = arm(pair(&expected.start, &device), |_| true);
-        for (step, values) in expected.gradients.iter().enumerate() {
-            if step == 7 {
-                // A restart changes nothing.
-                let (tensors, steps) = optimiser.to_state();
-                optimiser = Optimiser::from_state(options, &tensors, &steps, &device).unwrap();
-            }
-            model = optimiser.step(model, gradients(values, &device), &rates);
-            for (name, tensor) in state(&model) {
-                for (at, &ours) in tensor.values.iter().enumerate() {
-                    let (truth, theirs) = (double[step][&name][at], single[step][&name][at]);
-                    // PyTorch's own rounding, times 4, plus a unit in the last place for each step.
-                    let allowed =
-                        4.0 * (theirs - truth).abs() + (step + 1) as f64 * 6e-8 * truth.abs().max(0.05);
-                    assert!(
-                        (f64::from(ours) - truth).abs() <= allowed,
-                        "{options:?} step {step} {name}[{at}]: {ours}, PyTorch {theirs} (f64 {truth})"
-                    );
-                }
+        follow(&expected, options, |_| rates.clone(), single, double, &device);
+    }
+}
+
+/// Momentum with a cosine that moves after each epoch, as the event networks are trained.
+#[test]
+fn a_schedule_and_an_optimiser_together_follow_pytorch() {
+    let expected = expected();
+    let Scheduled { optimiser, schedule, steps_per_epoch, f32: single, f64: double } = &expected.scheduled;
+    let steps = single.len() as u64;
+    let rates = |step: usize| {
+        let rate = expected.rate * schedule.factor(step as u64, *steps_per_epoch, steps);
+        expected.rates.iter().map(|(name, factor)| (name.clone(), factor * rate)).collect()
+    };
+    follow(&expected, optimiser, rates, single, double, &Device::flex());
+}
+
+fn follow(
+    expected: &Expected,
+    options: &OptimiserOptions,
+    rates: impl Fn(usize) -> BTreeMap<String, f64>,
+    single: &[Named],
+    double: &[Named],
+    device: &Device,
+) {
+    options.check().unwrap();
+    let mut optimiser = Optimiser::new(options);
+    let mut model = arm(pair(&expected.start, device), |_| true);
+    for (step, values) in expected.gradients.iter().enumerate() {
+        if step == 7 {
+            // A restart changes nothing.
+            let (tensors, steps) = optimiser.to_state();
+            optimiser = Optimiser::from_state(options, &tensors, &steps, device).unwrap();
+        }
+        model = optimiser.step(model, gradients(values, device), &rates(step));
+        for (name, tensor) in state(&model) {
+            for (at, &ours) in tensor.values.iter().enumerate() {
+                let (truth, theirs) = (double[step][&name][at], single[step][&name][at]);
+                // PyTorch's own rounding, times 4, plus a unit in the last place for each step.
+                let allowed = 4.0 * (theirs - truth).abs() + (step + 1) as f64 * 6e-8 * truth.abs().max(0.05);
+                assert!(
+                    (f64::from(ours) - truth).abs() <= allowed,
+                    "{options:?} step {step} {name}[{at}]: {ours}, PyTorch {theirs} (f64 {truth})"
+                );
             }
         }
     }
@@ -151,10 +196,10 @@ fn a_parameter_without_rate_or_gradient_stays() {
 #[test]
 fn schedules_follow_pytorch() {
     let expected = expected();
-    for Factors { options, factors } in &expected.schedules {
+    for Factors { options, steps_per_epoch, total_steps, factors } in &expected.schedules {
         options.check().unwrap();
         for (step, &theirs) in factors.iter().enumerate() {
-            let ours = options.factor(step as u64, expected.steps_per_epoch, expected.total_steps);
+            let ours = options.factor(step as u64, *steps_per_epoch, *total_steps);
             assert!((ours - theirs).abs() < 1e-12, "{options:?} step {step}: {ours}, PyTorch {theirs}");
         }
     }
@@ -180,19 +225,79 @@ fn clipping_follows_pytorch() {
 }
 
 #[test]
-fn cross_entropy_follows_pytorch() {
+fn losses_follow_pytorch() {
     let device = Device::flex().autodiff();
-    for case in expected().cross_entropy {
+    for case in expected().losses {
         let classes = case.logits[0].len();
         let values: Vec<f32> = case.logits.iter().flatten().map(|&value| value as f32).collect();
         let data = TensorData::new(values, [case.logits.len(), classes]);
         let logits = Tensor::<2>::from_data(data, &device).require_grad();
-        let loss = cross_entropy(logits.clone(), &case.labels, case.weights.as_deref(), &device);
+        let weights = case.weights.as_deref();
+        let loss = case.options.resolve(classes, case.weights.clone()).unwrap();
+        let total = total_weight(&case.labels, weights);
+        let loss = loss.part(logits.clone(), &case.labels, total, &device);
         let value: f64 = loss.to_data().iter::<f64>().sum();
-        assert!((value / case.loss - 1.0).abs() < 1e-6, "{value} {}", case.loss);
+        assert!((value / case.loss - 1.0).abs() < 1e-6, "{:?}: {value} {}", case.options, case.loss);
+        if case.options == LossOptions::default() {
+            let same = cross_entropy(logits.clone(), &case.labels, weights, &device);
+            assert_eq!(same.to_data().iter::<f64>().sum::<f64>(), value);
+        }
         let gradient: Vec<f64> = logits.grad(&loss.backward()).unwrap().into_data().iter::<f64>().collect();
-        for (ours, theirs) in gradient.iter().zip(case.gradient.iter().flatten()) {
-            assert!((ours - theirs).abs() < 1e-7, "{ours} {theirs}");
+        for (row, (ours, theirs)) in gradient.chunks(classes).zip(&case.gradient).enumerate() {
+            // The slope of the focal factor multiplies ln p, whose size is that of the spread of the logits.
+            let spread = case.logits[row].iter().fold(0f64, |top, value| top.max(value.abs()));
+            let allowed = match case.options {
+                LossOptions::CrossEntropy { .. } => 1e-7,
+                LossOptions::Focal { .. } => 1e-7 * spread.max(1.0),
+            };
+            for (ours, theirs) in ours.iter().zip(theirs) {
+                assert!((ours - theirs).abs() < allowed, "{:?} row {row}: {ours} {theirs}", case.options);
+            }
+        }
+    }
+}
+
+/// A weight and a running mean, called as in the file but for the role.
+#[derive(Module, Debug)]
+struct Running {
+    weight: Param<Tensor<1>>,
+    running_mean: Buffer,
+}
+
+#[test]
+fn averages_follow_pytorch() {
+    let expected = expected();
+    let device = Device::flex();
+    for AverageCase { options, steps } in &expected.averages {
+        options.check().unwrap();
+        let mut average = Average::new(*options);
+        for (step, (given, theirs)) in expected.gradients.iter().zip(steps).enumerate() {
+            let tensor = |name: &str| {
+                let values: Vec<f32> = given[name].iter().map(|&value| value as f32).collect();
+                Tensor::<1>::from_data(TensorData::new(values.clone(), [values.len()]), &device)
+            };
+            let network = Running {
+                weight: Param::initialized(parameter_id("weight"), tensor("a.weight")),
+                running_mean: Buffer::full("running_mean", 3, 0.0, &device),
+            };
+            network.running_mean.set(tensor("b.bias"));
+            if step == 7 {
+                // A restart changes nothing.
+                average = Average::from_state(*options, &average.to_state(), &device);
+            }
+            average.update(&network, |_| true);
+            let found = state(&average.applied(network));
+            for (ours, theirs) in [("weight", "a.weight"), ("running_mean", "b.bias")]
+                .map(|(ours, name)| (&found[ours].values, &theirs[name]))
+            {
+                for (ours, theirs) in ours.iter().zip(theirs) {
+                    let difference = (f64::from(*ours) - theirs).abs();
+                    assert!(
+                        difference <= 1e-6 * theirs.abs().max(1e-3),
+                        "{options:?} step {step}: {ours} {theirs}"
+                    );
+                }
+            }
         }
     }
 }
@@ -205,6 +310,12 @@ fn schedules_outside_their_range_keep_their_last_value() {
         r#"{"kind": "one-cycle", "warmup_share": 0.01}"#,
         r#"{"kind": "cosine", "per": "epoch", "warmup": {"steps": 3}}"#,
         r#"{"kind": "multi-step", "milestones": [1]}"#,
+        r#"{"kind": "step", "every": 3, "warmup": {"steps": 3}}"#,
+        r#"{"kind": "flat-decay"}"#,
+        r#"{"kind": "flat-decay", "decay_share": 1, "per": "step", "warmup": {"steps": 3}}"#,
+        r#"{"kind": "cosine", "period": 2}"#,
+        r#"{"kind": "cosine-restarts", "first": 1}"#,
+        r#"{"kind": "cosine-restarts", "first": 1, "growth": 2, "per": "step", "warmup": {"steps": 3}}"#,
     ] {
         let options: ScheduleOptions = serde_json::from_str(text).unwrap();
         for total in 1..12 {
@@ -219,6 +330,15 @@ fn schedules_outside_their_range_keep_their_last_value() {
         r#"{"kind": "multi-step", "milestones": [2], "factor": 0}"#,
         r#"{"kind": "cosine", "last": 2}"#,
         r#"{"kind": "one-cycle", "warmup_share": 1}"#,
+        r#"{"kind": "cosine", "period": 0}"#,
+        r#"{"kind": "cosine-restarts", "first": 0}"#,
+        r#"{"kind": "cosine-restarts", "first": 2, "growth": 0}"#,
+        r#"{"kind": "cosine-restarts", "first": 2, "last": -1}"#,
+        r#"{"kind": "step", "every": 0}"#,
+        r#"{"kind": "step", "every": 2, "factor": 0}"#,
+        r#"{"kind": "flat-decay", "decay_share": 0}"#,
+        r#"{"kind": "flat-decay", "last": 0}"#,
+        r#"{"kind": "flat-decay", "last": 0.1, "warmup": {"steps": 0}}"#,
         r#"{"kind": "constant", "warmup": {"steps": 0}}"#,
         r#"{"kind": "constant", "warmup": {"steps": 4, "start": 0}}"#,
     ] {

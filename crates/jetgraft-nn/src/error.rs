@@ -64,6 +64,18 @@ pub enum NnError {
         /// What was expected.
         expected: String,
     },
+    /// A network cannot be written for another program as asked.
+    #[error("ONNX of `{network}`: {found}; expected {expected}")]
+    Export {
+        /// Registry name of the network.
+        network: &'static str,
+        /// What was asked for or given.
+        found: String,
+        /// What would be right.
+        expected: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The operating system refused.
     #[error("cannot read {file}: {source}", file = file.display())]
     Io {
@@ -105,6 +117,7 @@ impl NnError {
             Self::Weights { .. } => {
                 Some("check that the file is complete (size, digest) and a state dictionary of tensors")
             }
+            Self::Export { remedy, .. } => Some(remedy),
             Self::Io { .. } => Some("check the path and its permissions"),
         }
     }

@@ -39,6 +39,23 @@ impl BackboneConfig {
         "event-gat",
     ];
 
+    /// What people call it.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::LundNet(_) => "LundNet",
+            Self::ParticleNet(_) => "ParticleNet",
+            Self::ParticleTransformer(_) => "Particle Transformer",
+            Self::JetClr(_) => "JetCLR encoder",
+            Self::DeepSets(config) => match config.flow {
+                deep_sets::Flow::Particle => "particle flow network",
+                deep_sets::Flow::Energy => "energy flow network",
+            },
+            Self::Mlp(_) => "multi-layer perceptron",
+            Self::EventGnn(_) => "event GNN",
+            Self::EventGat(_) => "event GATv2",
+        }
+    }
+
     /// Published sizes by name, for the published input; see [`BackboneConfig::with_ends`].
     pub fn preset(name: &str) -> Option<Self> {
         Some(match name {
@@ -115,6 +132,16 @@ macro_rules! backbones {
             /// [`NnError::Weights`] for a name that this network does not have.
             pub fn to_foreign(&self, state: &State) -> Result<BTreeMap<String, ForeignTensor>, NnError> {
                 match self { $(Self::$variant(config) => $module::to_foreign(config, state),)+ }
+            }
+
+            /// Number of input features of a node.
+            pub fn input_features(&self) -> usize {
+                match self { $(Self::$variant(config) => config.input_features,)+ }
+            }
+
+            /// Number of classes of the head.
+            pub fn classes(&self) -> usize {
+                match self { $(Self::$variant(config) => config.classes,)+ }
             }
 
             /// The same sizes for other classes and inputs.

@@ -402,8 +402,8 @@ fn bits_of(state: &State) -> Vec<(String, Vec<u32>)> {
 fn names_shapes_and_counts() {
     let device = Device::flex();
     for (config, names, count) in [
-        (BackboneConfig::EventGnn(EventGnnConfig::default()), include_str!("event_gnn_names.txt"), 333_312),
-        (BackboneConfig::EventGat(EventGatConfig::default()), include_str!("event_gat_names.txt"), 334_848),
+        (BackboneConfig::EventGnn(EventGnnConfig::default()), include_str!("names/event-gnn.txt"), 333_312),
+        (BackboneConfig::EventGat(EventGatConfig::default()), include_str!("names/event-gat.txt"), 334_848),
     ] {
         let network = config.build(0, &device).unwrap();
         let state = state(&network);

@@ -64,8 +64,11 @@ is a file or the name of a shipped recipe (`jetgraft recipe list`)."
         after_help = "Example:\n  jetgraft import W_QCD_500GeV_LundNet5_state.pt -o runs/published-w --as lundnet-5"
     )]
     Import(ImportArgs),
-    /// A run's weights to safetensors under PyTorch's names and layout.
-    #[command(after_help = "Example:\n  jetgraft export runs/w -o runs/w.safetensors")]
+    /// A run's network for other programs: ONNX (the whole network) or safetensors (weights under PyTorch's names).
+    #[command(
+        after_help = "Example:\n  jetgraft export runs/w -o runs/w.onnx\n\ndocs/formats/onnx.md says what goes in and \
+comes out."
+    )]
     Export(ExportArgs),
     /// Scores of a run's network for jets: event_id, label, logit_<class>, score_<class>, in input order.
     #[command(
@@ -224,10 +227,11 @@ pub struct ImportArgs {
     /// Run folder to write.
     #[arg(short, long)]
     pub output: PathBuf,
-    /// Network: `lundnet-3` or `lundnet-5`.
+    /// Network: `lundnet-3`, `lundnet-5`, `particlenet`, `particle-transformer`, `jetclr`, and others that an unknown
+    /// name lists.
     #[arg(long = "as")]
     pub network: String,
-    /// Names of the classes in the order of the outputs.
+    /// Names of the classes in the order of the outputs; without them a network of ten outputs has those of JetClass.
     #[arg(long, value_delimiter = ',', default_value = "background,signal")]
     pub classes: Vec<String>,
     /// Print the graft report as JSON.
@@ -240,9 +244,24 @@ pub struct ImportArgs {
 pub struct ExportArgs {
     /// Run folder.
     pub run: PathBuf,
-    /// File to write (safetensors).
+    /// File to write; its ending names the format: .safetensors or .onnx.
     #[arg(short, long)]
     pub output: PathBuf,
+    /// Format, where the ending does not name it.
+    #[arg(long)]
+    pub format: Option<ExportFormat>,
+    /// ONNX on four-vectors: the features are computed inside the graph.
+    #[arg(long)]
+    pub preprocessing: bool,
+}
+
+/// Formats of `export`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// Weights under PyTorch's names and layout.
+    Safetensors,
+    /// The whole network, for ONNX Runtime.
+    Onnx,
 }
 
 /// `predict`.

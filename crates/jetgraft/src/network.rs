@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use jetgraft_data::InputSpec;
+use jetgraft_data::high_level::HighLevelInput;
 use jetgraft_data::lund_graphs::{FeatureSet, LundInput};
-use jetgraft_learn::card::{
-    BackboneCard, Card, DataCard, FeatureCard, InputCard, JetCard, Provenance, VERSION,
-};
+use jetgraft_data::particles::{ParticleFeatures, ParticleInput};
+use jetgraft_learn::card::{BackboneCard, Card, DataCard, InputCard, JetCard, Provenance, VERSION};
 use jetgraft_learn::graft::{GraftAllow, GraftReport, graft};
 use jetgraft_learn::plan::{Plan, PlanOptions};
 use jetgraft_nn::contract::Backbone;
-use jetgraft_nn::models::lundnet;
 use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{State, load_state, state};
 
@@ -29,8 +29,28 @@ pub struct Network {
 }
 
 /// Sizes of a recipe's network.
-pub fn config(model: &ModelRecipe, input: &LundInput) -> BackboneConfig {
-    model.config(input.features.len(), 2)
+pub fn config(model: &ModelRecipe, input: &InputSpec) -> BackboneConfig {
+    model.config(input.features().len(), 2)
+}
+
+/// Refuses an input whose graphs lack what a network reads beside the features.
+///
+/// # Errors
+/// Says what is missing.
+pub fn check_fit(model: &AnyBackbone, input: &InputSpec) -> Result<()> {
+    let needs = model.needs();
+    let fault = |what: &str, kind: &str| {
+        Err(Error::new(format!("the network {} reads {what}", model.kind()))
+            .found(input.describe())
+            .expected(format!("[input] kind = \"{kind}\"")))
+    };
+    if needs.edges && !input.has_edges() {
+        return fault("trees of declusterings", "lund");
+    }
+    if needs.kinematics && !input.has_kinematics() {
+        return fault("constituents with their momenta", "particles");
+    }
+    Ok(())
 }
 
 /// Sizes of a card's network.
@@ -66,7 +86,7 @@ pub fn build(network: &Network, device: &Device) -> Result<AnyBackbone> {
 pub fn new_card(
     model: &AnyBackbone,
     name: &str,
-    input: &LundInput,
+    input: &InputCard,
     jets: &JetsRecipe,
     classes: &[String; 2],
     data: Vec<DataCard>,
@@ -76,7 +96,7 @@ pub fn new_card(
         version: VERSION,
         name: name.into(),
         backbone: backbone_card(&model.config())?,
-        input: input_card(input),
+        input: input.clone(),
         jets: jets.card(),
         classes: classes.to_vec(),
         data,
@@ -93,24 +113,6 @@ fn backbone_card(config: &BackboneConfig) -> Result<BackboneCard> {
         fields.remove("kind");
     }
     Ok(BackboneCard { kind: config.kind().into(), config: sizes })
-}
-
-fn input_card(input: &LundInput) -> InputCard {
-    let unit = |name: &str| match name {
-        "ln_m" | "ln_kt" => "ln GeV",
-        "psi" => "rad",
-        _ => "ln 1",
-    };
-    let names = input.features.names();
-    InputCard {
-        lund: *input,
-        features: names
-            .iter()
-            .map(|name| FeatureCard { name: (*name).into(), unit: unit(name).into() })
-            .collect(),
-        // LundNet normalises its inputs itself, by its first BatchNorm.
-        standardisation: None,
-    }
 }
 
 /// A source from a run folder.
@@ -135,52 +137,108 @@ pub struct Imported {
     pub ignored: Vec<String>,
 }
 
+/// Networks as `import --as` and recipes name them.
+pub const IMPORTS: &[&str] = &[
+    "lundnet-2",
+    "lundnet-3",
+    "lundnet-4",
+    "lundnet-5",
+    "particlenet",
+    "particle-transformer",
+    "jetclr",
+    "pfn",
+    "efn",
+    "mlp",
+    "event-gnn",
+    "event-gat",
+];
+
+/// Classes of JetClass in the order of the networks trained on it (facts of arXiv:2202.03772).
+const JETCLASS: [&str; 10] = ["QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl"];
+
+/// What a network of a foreign file reads: the input of its kind with as many features.
+fn imported_input(network: &str, config: &BackboneConfig) -> Result<InputSpec> {
+    let count = config.input_features();
+    let known: Vec<InputSpec> = match config {
+        BackboneConfig::LundNet(_) => {
+            [FeatureSet::LundNet2, FeatureSet::LundNet3, FeatureSet::LundNet4, FeatureSet::LundNet5]
+                .map(|features| InputSpec::Lund(LundInput { features, ..LundInput::default() }))
+                .into()
+        }
+        BackboneConfig::Mlp(_) => vec![InputSpec::HighLevel(HighLevelInput::default())],
+        BackboneConfig::JetClr(_) => vec![particles(ParticleFeatures::JetClr)],
+        BackboneConfig::DeepSets(_) => {
+            [ParticleFeatures::Flow, ParticleFeatures::Directions].map(particles).into()
+        }
+        _ => [ParticleFeatures::Kin, ParticleFeatures::KinPid, ParticleFeatures::Full].map(particles).into(),
+    };
+    known.iter().find(|spec| spec.features().len() == count).cloned().ok_or_else(|| {
+        let sizes: Vec<String> = known.iter().map(|spec| spec.features().len().to_string()).collect();
+        Error::new(format!("a {network} that reads {count} features a node"))
+            .expected(format!("one of the known inputs of that network: {} features", sizes.join(", ")))
+    })
+}
+
+fn particles(features: ParticleFeatures) -> InputSpec {
+    InputSpec::Particles(ParticleInput { features, ..ParticleInput::default() })
+}
+
 /// A source from a foreign weight file; nothing in it is executed.
 ///
 /// # Errors
 /// A file that is no weight file, or not of the network named; zero matches or an unexplained shape.
 pub fn import(path: &Path, network: &str, classes: &[String]) -> Result<Imported> {
-    let features = match network {
-        "lundnet-2" => FeatureSet::LundNet2,
-        "lundnet-3" => FeatureSet::LundNet3,
-        "lundnet-4" => FeatureSet::LundNet4,
-        "lundnet-5" => FeatureSet::LundNet5,
-        other => {
-            return Err(Error::new(format!("no network `{other}`"))
-                .expected("lundnet-2, lundnet-3, lundnet-4 or lundnet-5"));
+    let kind = match network {
+        _ if !IMPORTS.contains(&network) => {
+            return Err(Error::new(format!("no network `{network}`")).expected(IMPORTS.join(", ")));
         }
+        "pfn" | "efn" => "deep-sets",
+        _ if network.starts_with("lundnet-") => "lundnet",
+        other => other,
     };
     let foreign = jetgraft_nn::import::read_file(path)?;
-    let imported = lundnet::from_foreign(&foreign.tensors).map_err(|error| error.in_file(path))?;
-    if imported.config.input_features != features.len() {
+    let imported =
+        BackboneConfig::from_foreign(kind, &foreign.tensors).map_err(|error| error.in_file(path))?;
+    let config = imported.config;
+    let spec = imported_input(network, &config)?;
+    if let Some(wanted) =
+        network.strip_prefix("lundnet-").filter(|wanted| *wanted != config.input_features().to_string())
+    {
         return Err(Error::new(format!(
             "{}: a network of {} features",
             path.display(),
-            imported.config.input_features
+            config.input_features()
         ))
-        .expected(format!("{} for {network}: {}", features.len(), features.names().join(", ")))
-        .hint(format!("import it with --as lundnet-{}", imported.config.input_features)));
+        .expected(format!("{wanted} for {network}"))
+        .hint(format!("import it with --as lundnet-{}", config.input_features())));
     }
-    if imported.config.classes != classes.len() {
-        return Err(Error::new(format!("{}: a head of {} classes", path.display(), imported.config.classes))
+    // The usual names stand for those of JetClass where a network has as many outputs.
+    let unnamed = classes == ["background", "signal"];
+    let classes: Vec<String> = if unnamed && config.classes() == JETCLASS.len() {
+        JETCLASS.map(String::from).into()
+    } else {
+        classes.to_vec()
+    };
+    if config.classes() != classes.len() {
+        return Err(Error::new(format!("{}: a head of {} classes", path.display(), config.classes()))
             .found(format!("{} names: {}", classes.len(), classes.join(", ")))
             .hint("name them with --classes"));
     }
     let device = Device::flex();
-    let fresh = BackboneConfig::LundNet(imported.config.clone()).build(0, &device)?;
+    let fresh = config.build(0, &device)?;
     let plan =
         plan_for(&fresh, &PlanOptions::FineTune { rates: Default::default(), head: Default::default() })?;
     let (weights, report) = graft(&imported.state, &state(&fresh), &plan, &GraftAllow::default())?;
     let digest = jetgraft_data::manifest::digest(path)?.to_hex().to_string();
     let known = published::find(&digest);
     let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // The published LundNet taggers know no cut (their INFO files say so); psi as their code makes it.
-    let input = LundInput { features, ..LundInput::default() };
     let card = Card {
         version: VERSION,
         name: known.map_or_else(|| file_name.clone(), |known| known.name.to_string()),
         backbone: backbone_card(&fresh.config())?,
-        input: input_card(&input),
+        // The published taggers normalise their inputs themselves, by a first BatchNorm or by fixed shifts and scales
+        // in their features; those of LundNet know no cut (their INFO files say so), and psi as their code makes it.
+        input: InputCard::new(spec, None),
         jets: JetCard {
             algorithm: known.map_or("unknown", |_| "anti-kt").into(),
             radius: known.map_or(0.0, |_| 1.0),
@@ -190,8 +248,8 @@ pub fn import(path: &Path, network: &str, classes: &[String]) -> Result<Imported
                 .map_or("imported; its file says nothing of its jets".into(), |known| known.test_set.into()),
         },
         classes: match known {
-            Some(known) if classes == ["background", "signal"] => vec!["QCD".into(), known.signal.into()],
-            _ => classes.to_vec(),
+            Some(known) if unnamed => vec!["QCD".into(), known.signal.into()],
+            _ => classes,
         },
         data: Vec::new(),
         seed: 0,

@@ -6,12 +6,14 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use jetgraft_data::lund_graphs::LundInput;
 use jetgraft_data::writer::Scores;
+use jetgraft_data::{InputSpec, Standardisation};
 use jetgraft_learn::LearnError;
+use jetgraft_learn::card::InputCard;
 use jetgraft_learn::checkpoint::{CheckpointEvery, Checkpoints};
 use jetgraft_learn::graft::GraftAllow;
 use jetgraft_learn::observer::{Observer, Outline, Signal, StepEvent};
@@ -32,10 +34,10 @@ use crate::error::{Error, Result};
 use crate::network::{self, Network};
 use crate::progress::Progress;
 use crate::recipe::LoadedRecipe;
-use crate::recipe::schema::{NamedPlan, StudyRecipe};
+use crate::recipe::schema::{NamedPlan, SourceRecipe, StudyRecipe};
 use crate::run_dir::{self, Run, RunRecord, from_json, to_json};
 use crate::study_folder::{self, CELL, CELLS, SOURCE, SourceRecord, StudyRecord, cell_name};
-use crate::task::{self, Task};
+use crate::task::{self, Task, TaskRecord};
 use crate::training::{self, Shown};
 use crate::{analysis, device, study_tables};
 
@@ -43,13 +45,14 @@ use crate::{analysis, device, study_tables};
 struct Bench<'a> {
     loaded: &'a LoadedRecipe,
     recipe: &'a StudyRecipe,
-    input: LundInput,
-    target: Task,
+    /// What networks read, and the target's jets so; the first is the study's own input.
+    inputs: Vec<InputCard>,
+    targets: Vec<Task>,
+    views: Vec<StudyData>,
     options: StudyOptions,
-    data: StudyData,
     /// Whether seeds share training jets, in words.
     subsets: String,
-    source: Network,
+    source: Option<Network>,
     device: Device,
     machine: String,
     out: PathBuf,
@@ -68,45 +71,118 @@ pub fn run(
 ) -> Result<()> {
     let began = Instant::now();
     let device = device::choose(place)?;
-    let input = recipe.input.lund();
-    let target = task::load(loaded, &recipe.target, &input)?;
-    progress.words(&format!("target jets: {}", target.record.ledger));
-    let source_task = match &recipe.source.task {
-        Some(task) => Some(task::load(loaded, task, &input)?),
+    let specs = inputs(recipe);
+    let input = &specs[0];
+    let targets = task::load_views(loaded, &recipe.target, &specs)?;
+    progress.words(&format!("target jets: {}", targets[0].record.ledger));
+    let source_recipe = recipe.source.as_ref();
+    let mut source_task = match source_recipe.and_then(|source| source.task.as_ref()) {
+        Some(task) => Some(task::load(loaded, task, input)?),
         None => None,
     };
     if let Some(source) = &source_task {
         progress.words(&format!("source jets: {}", source.record.ledger));
-        task::check_apart(source, &target)?;
+        task::check_apart(source, &targets[0])?;
     }
-    let data = StudyData {
-        pool: training::part(&target, &target.rows.train),
-        validation: training::part(&target, &target.rows.validation),
-        test: training::part(&target, &target.rows.test),
-    };
-    let options = options(recipe);
+    let mut scale = None;
+    if let Some(source) = &mut source_task {
+        scale = source.learn_scale(input)?;
+        source.rescale(scale.as_ref())?;
+    }
+    let mut views: Vec<StudyData> = targets
+        .iter()
+        .map(|target| StudyData {
+            pool: training::part(target, &target.rows.train),
+            validation: training::part(target, &target.rows.validation),
+            test: training::part(target, &target.rows.test),
+        })
+        .collect();
+    let options = options(recipe, &specs);
     // Drawn here too, so that impossible sizes are refused before the source is trained.
-    let subsets = options.subsets(&data.pool)?.describe();
+    let subsets = options.subsets(&views[0].pool)?.describe();
     progress.words(&format!("subsets: {subsets}"));
     let planned = planned_source(recipe, source_task.as_ref());
     progress.start(&recipe.name, planned + planned_cells(recipe), "jets");
     let machine = training::machine(&place.device);
-    let source = source(loaded, recipe, source_task.as_ref(), &device, &machine, out, progress)?;
-    source.card.check_input(&input)?;
+    let source = match source_recipe {
+        Some(from) => {
+            let input_card = InputCard::new(input.clone(), scale);
+            let made = SourceTask { from, task: source_task.as_ref(), input: input_card };
+            let source = source(loaded, recipe, &made, &device, &machine, out, progress)?;
+            source.card.check_input(input)?;
+            Some(source)
+        }
+        None => None,
+    };
+    // All plans share the source's scale, scratch too: they differ in what they keep of the network, not in what they
+    // read. Other inputs, and all inputs of a study without a source, learn theirs on the target's training jets.
+    let mut cards = Vec::new();
+    for (at, ((spec, target), view)) in specs.iter().zip(&targets).zip(&mut views).enumerate() {
+        let scale = match &source {
+            Some(source) if at == 0 => source.card.input.standardisation.clone(),
+            _ => target.learn_scale(spec)?,
+        };
+        put_on_scale(scale.as_ref(), view)?;
+        cards.push(InputCard::new(spec.clone(), scale));
+    }
     let out = out.to_path_buf();
-    let bench = Bench { loaded, recipe, input, target, options, data, subsets, source, device, machine, out };
+    let bench = Bench {
+        loaded,
+        recipe,
+        inputs: cards,
+        targets,
+        views,
+        options,
+        subsets,
+        source,
+        device,
+        machine,
+        out,
+    };
     let runs = bench.run_cells(progress, planned)?;
     progress.finish(&format!("{runs} runs in {:.0} s", began.elapsed().as_secs_f64()));
     summarise(&bench, source_task.as_ref(), began.elapsed().as_secs_f64())
 }
 
+/// The different inputs of a study; the first is its own, which the reference reads.
+fn inputs(recipe: &StudyRecipe) -> Vec<InputSpec> {
+    let mut specs = vec![recipe.input.spec()];
+    for plan in &recipe.study.plans {
+        let spec = recipe.input_of(plan).spec();
+        if !specs.contains(&spec) {
+            specs.push(spec);
+        }
+    }
+    specs
+}
+
+/// The task that a source is trained on, if it is trained here, and what the source then reads.
+struct SourceTask<'a> {
+    /// Where it comes from.
+    from: &'a SourceRecipe,
+    task: Option<&'a Task>,
+    input: InputCard,
+}
+
+fn put_on_scale(scale: Option<&Standardisation>, data: &mut StudyData) -> Result<()> {
+    if let Some(scale) = scale {
+        for part in [&mut data.pool, &mut data.validation, &mut data.test] {
+            scale.apply(Arc::make_mut(part))?;
+        }
+    }
+    Ok(())
+}
+
 /// The matrix as the library takes it.
-fn options(recipe: &StudyRecipe) -> StudyOptions {
-    let plan = |named: &NamedPlan| StudyPlan {
-        name: named.name.clone(),
-        plan: named.plan.clone(),
-        view: 0,
-        train: recipe.train.clone(),
+fn options(recipe: &StudyRecipe, specs: &[InputSpec]) -> StudyOptions {
+    let plan = |named: &NamedPlan| {
+        let spec = recipe.input_of(named).spec();
+        StudyPlan {
+            name: named.name.clone(),
+            plan: named.plan.clone(),
+            view: specs.iter().position(|known| *known == spec).unwrap_or(0),
+            train: recipe.train_of(named),
+        }
     };
     StudyOptions {
         seed: recipe.seed,
@@ -118,7 +194,7 @@ fn options(recipe: &StudyRecipe) -> StudyOptions {
 }
 
 fn planned_source(recipe: &StudyRecipe, task: Option<&Task>) -> u64 {
-    match (&recipe.source.train, task) {
+    match (recipe.source.as_ref().and_then(|source| source.train.as_ref()), task) {
         (Some(options), Some(task)) => planned_jets(options, task.rows.train.len()),
         _ => 0,
     }
@@ -133,7 +209,7 @@ fn planned_cells(recipe: &StudyRecipe) -> u64 {
 fn source(
     loaded: &LoadedRecipe,
     recipe: &StudyRecipe,
-    task: Option<&Task>,
+    task: &SourceTask<'_>,
     device: &Device,
     machine: &str,
     out: &Path,
@@ -160,20 +236,20 @@ fn source(
 fn make_source(
     loaded: &LoadedRecipe,
     recipe: &StudyRecipe,
-    task: Option<&Task>,
+    task: &SourceTask<'_>,
     device: &Device,
     machine: &str,
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<()> {
     let folder = out.join(SOURCE);
-    if let Some(run) = &recipe.source.run {
+    if let Some(run) = &task.from.run {
         let mut run = run_dir::read(run)?;
         // Its predictions belong to its own task and stay where they are.
         run.record.task = None;
         return training::write_run(&folder, &run, None, &[]);
     }
-    if let Some(weights) = &recipe.source.weights {
+    if let Some(weights) = &task.from.weights {
         let classes = ["background".to_string(), "signal".to_string()];
         let imported = network::import(&loaded.find(&weights.file)?, &weights.network, &classes)?;
         progress.words(&format!("source: {} ({})", imported.network.card.name, imported.layout));
@@ -191,16 +267,17 @@ fn make_source(
         };
         return training::write_run(&folder, &run, None, &[]);
     }
-    let (Some(options), Some(task)) = (&recipe.source.train, task) else {
+    let SourceTask { from, task: Some(task), input } = task else {
         return Err(Error::ours("a study without a source passed the checks"));
     };
+    let Some(options) = &from.train else {
+        return Err(Error::ours("a source without training options passed the checks"));
+    };
     let seed = derive(recipe.seed, "source weights", &[]);
-    let input = recipe.input.lund();
-    let start = training::start(&recipe.model, &input, None, &PlanOptions::Scratch {}, seed, device)?;
+    let start = training::start(&recipe.model, &input.spec, None, &PlanOptions::Scratch {}, seed, device)?;
     let options = TrainOptions { seed: derive(recipe.seed, "source training", &[]), ..options.clone() };
     let name = format!("{}-source", recipe.name);
-    let card =
-        training::card(&name, &start.model, &input, task, None, &PlanOptions::Scratch {}, recipe.seed)?;
+    let card = training::card(&name, &start.model, input, task, None, &PlanOptions::Scratch {}, recipe.seed)?;
     let checkpoints = Checkpoints {
         folder: out.join(format!("{SOURCE}.{}", run_dir::CHECKPOINTS)),
         every: CHECKPOINT_EVERY,
@@ -279,15 +356,19 @@ const CHECKPOINT_EVERY: CheckpointEvery = CheckpointEvery { steps: Some(CHECKPOI
 impl Bench<'_> {
     /// Does all cells that are not there yet, and tells how many there are.
     fn run_cells(&self, progress: &dyn Progress, done: u64) -> Result<usize> {
-        let sizes = network::card_config(&self.source.card)?;
+        let sizes = self.source.as_ref().map(|source| network::card_config(&source.card)).transpose()?;
         let network = |plan: &StudyPlan, seed: u64| {
-            let config = training::config(&self.recipe.model, &self.input, Some(&sizes), &plan.plan);
+            let model = match self.named(&plan.name) {
+                Some(named) => self.recipe.model_of(named),
+                None => &self.recipe.model,
+            };
+            let config = training::config(model, &self.inputs[plan.view].spec, sizes.as_ref(), &plan.plan);
             config.build(seed, &self.device)
         };
         let outcome = Study {
             options: &self.options,
-            views: std::slice::from_ref(&self.data),
-            source: Some(&self.source.weights),
+            views: &self.views,
+            source: self.source.as_ref().map(|source| &source.weights),
             network: &network,
             device: &self.device,
             store: self,
@@ -307,6 +388,10 @@ impl Bench<'_> {
         }
     }
 
+    fn named(&self, name: &str) -> Option<&NamedPlan> {
+        self.recipe.study.plans.iter().find(|named| named.name == name)
+    }
+
     fn cell_run(&self, result: &CellResult<AnyBackbone>) -> Result<Run> {
         let CellRecord { cell, weights_seed, .. } = &result.record;
         let name = cell_name(&cell.plan, cell.size, cell.seed);
@@ -317,9 +402,9 @@ impl Bench<'_> {
         let card = training::card(
             &name,
             model,
-            &self.input,
-            &self.target,
-            Some(&self.source),
+            &self.inputs[plan.view],
+            &self.targets[plan.view],
+            self.source.as_ref(),
             &plan.plan,
             *weights_seed,
         )?;
@@ -364,7 +449,8 @@ impl CellStore<AnyBackbone> for Bench<'_> {
     fn write(&self, result: &CellResult<AnyBackbone>) -> std::result::Result<(), LearnError> {
         let write = || {
             let run = self.cell_run(result)?;
-            let predictions = training::scores(result.test.clone(), &self.data.test, &self.target.classes);
+            let classes = &self.targets[0].classes;
+            let predictions = training::scores(result.test.clone(), &self.views[0].test, classes);
             let cell = to_json(&result.record)?;
             training::write_run(&self.folder(&result.record.cell), &run, Some(&predictions), &[(CELL, cell)])
         };
@@ -418,25 +504,15 @@ fn summarise(bench: &Bench<'_>, source_task: Option<&Task>, seconds: f64) -> Res
     if summary.exists() {
         return Ok(());
     }
-    let source_run = run_dir::read(&bench.out.join(SOURCE))?;
     let untuned = untuned_scores(bench)?;
     let plans: Vec<String> = recipe.study.plans.iter().map(|named| named.name.clone()).collect();
-    let Some(scratch) = recipe.study.plans.iter().find(|named| !named.plan.needs_source()) else {
+    let Some(scratch) = recipe.reference() else {
         return Err(Error::ours("a study without a scratch plan passed the checks"));
     };
-    let description = match (source_task, network::published_of(&source_run.card)) {
-        (Some(task), _) => {
-            format!(
-                "LundNet-{} learnt on {} against {}",
-                bench.input.features.len(),
-                task.classes[1],
-                task.classes[0]
-            )
-        }
-        (None, Some(known)) => format!("published weights {}", known.name),
-        (None, None) => source_run.card.name.clone(),
+    let source = match &bench.source {
+        Some(_) => Some(source_record(bench, source_task)?),
+        None => None,
     };
-    let chosen = source_run.record.chosen.as_ref();
     let mut record = StudyRecord {
         format: study_folder::FORMAT.into(),
         version: run_dir::version(),
@@ -450,15 +526,11 @@ fn summarise(bench: &Bench<'_>, source_task: Option<&Task>, seconds: f64) -> Res
         seeds: recipe.study.seeds,
         subsets: bench.subsets.clone(),
         statistics: recipe.statistics,
-        source: SourceRecord {
-            description,
-            task: source_task.map(|task| task.record.clone()),
-            weights_blake3: source_run.card.weights.clone(),
-            validation_auc: chosen.and_then(|chosen| chosen.validation.auc),
-            seconds: source_run.record.seconds,
-            cpu_seconds: source_run.record.cpu_seconds.unwrap_or(0.0),
+        source,
+        target: TaskRecord {
+            input: bench.inputs.iter().map(|input| input.spec.describe()).collect::<Vec<_>>().join("; or "),
+            ..bench.targets[0].record.clone()
         },
-        target: bench.target.record.clone(),
         machine: bench.machine.clone(),
         seconds,
         table: analysis::StudyTable {
@@ -480,7 +552,11 @@ fn summarise(bench: &Bench<'_>, source_task: Option<&Task>, seconds: f64) -> Res
     )?;
     let mut extra = recipes(bench.loaded)?;
     extra.push((study_folder::RECORD, run_dir::to_json(&record)?));
-    extra.push((study_folder::LUND_PLANE, run_dir::to_json(&study_tables::lund_planes(&bench.target)?)?));
+    // Only a tree of declusterings has a Lund plane.
+    if let Some(at) = bench.inputs.iter().position(|input| input.spec.has_edges()) {
+        let planes = study_tables::lund_planes(&bench.targets[at])?;
+        extra.push((study_folder::LUND_PLANE, run_dir::to_json(&planes)?));
+    }
     extra.push(("table.csv", study_tables::table_csv(&record.table)));
     extra.push(("cells.csv", study_tables::cells_csv(&cells)?));
     extra.push(("history.csv", study_tables::history_csv(&bench.out, &record)?));
@@ -496,9 +572,32 @@ fn summarise(bench: &Bench<'_>, source_task: Option<&Task>, seconds: f64) -> Res
 /// Scores of the source on the target's test jets before any training on the target: the floor. None if its head does
 /// not have two classes.
 fn untuned_scores(bench: &Bench<'_>) -> Result<Option<Scores>> {
-    if bench.source.card.classes.len() != bench.target.classes.len() {
+    let Some(source) = &bench.source else { return Ok(None) };
+    let classes = &bench.targets[0].classes;
+    if source.card.classes.len() != classes.len() {
         return Ok(None);
     }
-    let model = network::build(&bench.source, &bench.device)?;
-    Ok(Some(training::score(&model, &bench.data.test, &bench.target.classes, &bench.device)?))
+    let model = network::build(source, &bench.device)?;
+    Ok(Some(training::score(&model, &bench.views[0].test, classes, &bench.device)?))
+}
+
+/// Where the source came from and what it cost.
+fn source_record(bench: &Bench<'_>, task: Option<&Task>) -> Result<SourceRecord> {
+    let run = run_dir::read(&bench.out.join(SOURCE))?;
+    let description = match (task, network::published_of(&run.card)) {
+        (Some(task), _) => {
+            let network = bench.recipe.model.title(&bench.inputs[0].spec);
+            format!("{network} learnt on {} against {}", task.classes[1], task.classes[0])
+        }
+        (None, Some(known)) => format!("published weights {}", known.name),
+        (None, None) => run.card.name.clone(),
+    };
+    Ok(SourceRecord {
+        description,
+        task: task.map(|task| task.record.clone()),
+        weights_blake3: run.card.weights.clone(),
+        validation_auc: run.record.chosen.as_ref().and_then(|chosen| chosen.validation.auc),
+        seconds: run.record.seconds,
+        cpu_seconds: run.record.cpu_seconds.unwrap_or(0.0),
+    })
 }

@@ -18,7 +18,7 @@ use jetgraft_stats::seeds::mean_interval;
 
 use crate::analysis::Cell;
 use crate::error::Result;
-use crate::study_folder::Study;
+use crate::study_folder::{LundPlanes, Study};
 
 /// Fewer background jets than this behind a point of a ROC curve, and it is drawn faded.
 const FEW_BACKGROUND_JETS: f64 = 10.0;
@@ -46,7 +46,7 @@ pub fn all(study: &Study) -> Result<StudyFigures> {
         roc,
         loss,
         scores: score_figure(study, largest)?,
-        lund_plane: lund_plane(study)?,
+        lund_plane: study.lund_plane.as_ref().map(|plane| lund_plane(study, plane)).transpose()?,
         mass_sculpting: mass_sculpting(study, largest)?,
     })
 }
@@ -62,8 +62,8 @@ pub struct StudyFigures {
     pub loss: Vec<Figure>,
     /// Score histograms at the largest size.
     pub scores: Figure,
-    /// Lund-plane density per class.
-    pub lund_plane: Figure,
+    /// Lund-plane density per class, where the networks read trees of declusterings.
+    pub lund_plane: Option<Figure>,
     /// Background mass before and after the cut at the largest size.
     pub mass_sculpting: Figure,
 }
@@ -298,8 +298,7 @@ fn scores_len(cells: &[&Cell]) -> f64 {
     cells.len().max(1) as f64
 }
 
-fn lund_plane(study: &Study) -> Result<Figure> {
-    let plane = &study.lund_plane;
+fn lund_plane(study: &Study, plane: &LundPlanes) -> Result<Figure> {
     let names = &study.record.target.classes;
     let mut figure = figure::lund_plane(&LundPlane {
         context: context(study),

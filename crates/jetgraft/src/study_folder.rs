@@ -19,7 +19,7 @@ pub const FORMAT: &str = "jetgraft-study/1";
 pub const SUMMARY: &str = "summary";
 /// Facts of the study and its table.
 pub const RECORD: &str = "study.json";
-/// Lund planes of the target's training jets.
+/// Lund planes of the target's training jets, where the networks read trees of declusterings.
 pub const LUND_PLANE: &str = "lund_plane.json";
 /// Folder of the source's run.
 pub const SOURCE: &str = "source";
@@ -58,8 +58,8 @@ pub struct StudyRecord {
     pub subsets: String,
     /// How sure.
     pub statistics: StatisticsRecipe,
-    /// The source.
-    pub source: SourceRecord,
+    /// The source; none in a study of networks from scratch.
+    pub source: Option<SourceRecord>,
     /// The target.
     pub target: TaskRecord,
     /// Device, threads, instruction set.
@@ -148,8 +148,8 @@ pub struct Study {
     pub jet_mass_gev: Vec<f64>,
     /// Signal score of the untuned source on the test jets.
     pub source_scores: Option<Vec<f64>>,
-    /// Lund planes.
-    pub lund_plane: LundPlanes,
+    /// Lund planes, where the networks read trees of declusterings.
+    pub lund_plane: Option<LundPlanes>,
     /// Graft report of each plan.
     pub grafts: Vec<(String, String)>,
     /// The resolved recipe.
@@ -204,7 +204,10 @@ pub fn read(folder: &Path) -> Result<Study> {
         labels,
         jet_mass_gev: reading.jet_mass_gev,
         source_scores,
-        lund_plane: from_json(&summary.join(LUND_PLANE), get(LUND_PLANE)?)?,
+        lund_plane: match files.get(LUND_PLANE) {
+            Some(text) => Some(from_json(&summary.join(LUND_PLANE), text)?),
+            None => None,
+        },
         grafts: reading.grafts,
         recipe: String::from_utf8_lossy(get(run_dir::RECIPE_RESOLVED)?).into_owned(),
         record,

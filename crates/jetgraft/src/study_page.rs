@@ -40,14 +40,22 @@ pub fn page(study: &Study) -> Result<Page> {
         Section::new("Training", figures.loss.into_iter().map(Block::Figure).collect()),
         Section::new("Scores", vec![Block::Figure(figures.scores)]),
         Section::new("Mass sculpting", vec![Block::Figure(figures.mass_sculpting)]),
-        Section::new("The jets", vec![Block::Figure(figures.lund_plane), Block::Table(jets_table(study))]),
+        Section::new(
+            "The jets",
+            figures
+                .lund_plane
+                .map(Block::Figure)
+                .into_iter()
+                .chain([Block::Table(jets_table(study))])
+                .collect(),
+        ),
         Section::new("Provenance", provenance(study)),
     ];
     Ok(Page {
         title: study.record.title.clone(),
         subtitle: format!(
             "{}: {} against {}; target sizes {}; {} seeds; {} test jets, touched once",
-            escape(&study.record.source.description),
+            escape(study.record.source.as_ref().map_or("from scratch", |source| &source.description)),
             escape(&study.record.target.classes[1]),
             escape(&study.record.target.classes[0]),
             list(&study.record.sizes),
@@ -275,7 +283,8 @@ fn jets_table(study: &Study) -> Table {
         Column::number("signal"),
         Column::number("events"),
     ];
-    let tasks = study.record.source.task.iter().map(|task| ("source", task));
+    let tasks = study.record.source.iter().filter_map(|source| source.task.as_ref());
+    let tasks = tasks.map(|task| ("source", task));
     for (name, task) in tasks.chain([("target", &study.record.target)]) {
         for part in task.parts.iter().filter(|part| part.events > 0) {
             table.push_in(
@@ -291,7 +300,8 @@ fn jets_table(study: &Study) -> Table {
         }
     }
     table.notes = vec![format!(
-        "Mean declusterings of a target jet: {:.1} ({}).",
+        "Mean {} of a target jet: {:.1} ({}).",
+        escape(&study.record.target.nodes),
         study.record.target.mean_nodes,
         escape(&study.record.target.input)
     )];
@@ -303,16 +313,18 @@ fn provenance(study: &Study) -> Vec<Block> {
     let mut facts = vec![
         ("program".to_string(), record.version.clone()),
         ("seed".to_string(), record.seed.to_string()),
-        ("source".to_string(), record.source.description.clone()),
-        ("source weights (BLAKE3)".to_string(), record.source.weights_blake3.clone()),
         ("subsets".to_string(), record.subsets.clone()),
         ("device and threads".to_string(), record.machine.clone()),
-        (
-            "wall time".to_string(),
-            format!("{:.0} s, of which source {:.0} s", record.seconds, record.source.seconds),
-        ),
     ];
-    let tasks = record.source.task.iter().map(|task| ("source", task));
+    let mut wall = format!("{:.0} s", record.seconds);
+    if let Some(source) = &record.source {
+        facts.push(("source".to_string(), source.description.clone()));
+        facts.push(("source weights (BLAKE3)".to_string(), source.weights_blake3.clone()));
+        wall += &format!(", of which source {:.0} s", source.seconds);
+    }
+    facts.push(("wall time".to_string(), wall));
+    let tasks = record.source.iter().filter_map(|source| source.task.as_ref());
+    let tasks = tasks.map(|task| ("source", task));
     for (name, task) in tasks.chain([("target", &record.target)]) {
         for file in &task.manifest.files {
             facts.push((

@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jetgraft_data::jets::{ClassSpec, JetQuery, Jets, load_jets};
+use jetgraft_data::columns::Extras;
+use jetgraft_data::jets::{ClassSpec, JetQuery, Jets, OnBad, load_jets};
 use jetgraft_data::ledger::Ledger;
 use jetgraft_data::manifest::Manifest;
 use jetgraft_data::split::{Split, SplitRows, check_disjoint, partition};
-use jetgraft_data::{GraphSet, LundInput, lund_graphs};
+use jetgraft_data::{GraphSet, InputSpec, Standardisation};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -50,8 +51,16 @@ pub struct TaskRecord {
     pub input: String,
     /// Selection of jets, for the legend.
     pub selection: Option<String>,
-    /// Mean declusterings of a jet.
+    /// What a node is, in the plural.
+    #[serde(default = "declusterings")]
+    pub nodes: String,
+    /// Mean nodes of a jet.
     pub mean_nodes: f64,
+}
+
+/// Nodes of tasks that were recorded before there were others.
+fn declusterings() -> String {
+    "declusterings".into()
 }
 
 /// Jets of a part.
@@ -67,11 +76,43 @@ pub struct PartCount {
     pub events: usize,
 }
 
-/// Reads a task.
+impl Task {
+    /// Centre and scale of the features, learnt on the training jets, where the input wants one.
+    ///
+    /// # Errors
+    /// Training jets without any node.
+    pub fn learn_scale(&self, input: &InputSpec) -> Result<Option<Standardisation>> {
+        let learn = || Standardisation::fit(&self.graphs, &self.rows.train);
+        Ok(if input.standardised() { Some(learn()?) } else { None })
+    }
+
+    /// Puts all jets on a scale.
+    ///
+    /// # Errors
+    /// A scale of other features.
+    pub fn rescale(&mut self, scale: Option<&Standardisation>) -> Result<()> {
+        if let Some(scale) = scale {
+            scale.apply(Arc::make_mut(&mut self.graphs))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a task. Features are those of the file: [`Task::rescale`] puts them on a network's scale.
 ///
 /// # Errors
 /// A file or column that is missing or damaged, a part without both classes, an event in two parts.
-pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &LundInput) -> Result<Task> {
+pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &InputSpec) -> Result<Task> {
+    let views = load_views(recipe, task, std::slice::from_ref(input))?;
+    views.into_iter().next().ok_or_else(|| Error::ours("a task without a view"))
+}
+
+/// Reads a task once for several inputs. All views hold the same jets in the same order: a jet that one input cannot be
+/// made of is left out of all.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_views(recipe: &LoadedRecipe, task: &TaskRecipe, inputs: &[InputSpec]) -> Result<Vec<Task>> {
     let classes = [&task.background, &task.signal];
     let mut files: Vec<PathBuf> = Vec::new();
     let mut specs = Vec::new();
@@ -93,12 +134,14 @@ pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &LundInput) -> Resu
         columns: task.columns.clone(),
         selection: task.select.clone(),
         on_bad: task.on_bad,
+        extras: inputs.iter().fold(Extras::default(), |extras, input| extras.or(input.extras())),
         ..JetQuery::new(files, specs)
     };
     let (jets, read, manifest) = load_jets(&query)?;
     let (jets, shared) = share(&jets, classes);
-    let (graphs, made) = lund_graphs(&jets, input)?;
+    let (views, made) = views(&jets, inputs, task.on_bad)?;
     let ledger = read.then(&shared)?.then(&made)?;
+    let graphs = &views[0];
     let split = Split {
         train: task.split.train,
         validation: task.split.validation,
@@ -133,22 +176,74 @@ pub fn load(recipe: &LoadedRecipe, task: &TaskRecipe, input: &LundInput) -> Resu
         events.dedup();
         parts.push(PartCount { part: part.into(), background, signal, events: events.len() });
     }
-    let mean_nodes = graphs.node_offsets.last().copied().unwrap_or(0) as f64 / graphs.len().max(1) as f64;
-    Ok(Task {
-        rows,
+    let record = |input: &InputSpec, graphs: &GraphSet| TaskRecord {
+        manifest: manifest.clone(),
+        ledger: ledger.clone(),
+        parts: parts.clone(),
         classes: names.clone(),
-        record: TaskRecord {
-            manifest,
-            ledger,
-            parts,
-            classes: names,
-            jets: task.jets.clone(),
-            input: input.describe(),
-            selection: task.select.clone(),
-            mean_nodes,
-        },
-        graphs: Arc::new(graphs),
-    })
+        jets: task.jets.clone(),
+        input: input.describe(),
+        selection: task.select.clone(),
+        nodes: input.nodes().into(),
+        mean_nodes: graphs.node_offsets.last().copied().unwrap_or(0) as f64 / graphs.len().max(1) as f64,
+    };
+    Ok(inputs
+        .iter()
+        .zip(&views)
+        .map(|(input, graphs)| Task {
+            rows: rows.clone(),
+            classes: names.clone(),
+            record: record(input, graphs),
+            graphs: graphs.clone(),
+        })
+        .collect())
+}
+
+/// The jets as each input reads them, and what became of those that an input cannot be made of.
+fn views(jets: &Jets, inputs: &[InputSpec], on_bad: OnBad) -> Result<(Vec<Arc<GraphSet>>, Ledger)> {
+    if let [input] = inputs {
+        let (graphs, ledger) = input.graphs_with(jets, on_bad)?;
+        return Ok((vec![Arc::new(graphs)], ledger));
+    }
+    let mut kept = vec![true; jets.len()];
+    for input in inputs {
+        let (graphs, _) = input.graphs_with(jets, on_bad)?;
+        // Order is kept, so the graphs are a subsequence of the jets; jets of one event differ in momentum.
+        let mut next = 0;
+        for (row, kept) in kept.iter_mut().enumerate() {
+            let same = next < graphs.len()
+                && graphs.event_id[next] == jets.event_id[row]
+                && graphs.jet_pt_gev[next] == jets.jet_pt_gev[row] as f32
+                && graphs.jet_mass_gev[next] == jets.jet_mass_gev[row] as f32;
+            if same {
+                next += 1;
+            } else {
+                *kept = false;
+            }
+        }
+        if next != graphs.len() {
+            return Err(Error::ours("an input has changed the order of the jets"));
+        }
+    }
+    let mut ledger = Ledger::default();
+    let mut rows = Vec::with_capacity(jets.len());
+    for (row, kept) in kept.into_iter().enumerate() {
+        if kept {
+            ledger.use_row();
+            rows.push(row);
+        } else {
+            ledger.drop_row("jet that one of the inputs cannot be made of");
+        }
+    }
+    let all;
+    let jets = if rows.len() == jets.len() {
+        jets
+    } else {
+        all = jets.select(&rows);
+        &all
+    };
+    let graphs = |input: &InputSpec| Ok(Arc::new(input.graphs_with(jets, on_bad)?.0));
+    Ok((inputs.iter().map(graphs).collect::<Result<_>>()?, ledger))
 }
 
 /// Keeps the jets whose event lies in their class's share.

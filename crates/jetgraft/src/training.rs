@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use jetgraft_data::writer::{Scores, write_scores};
-use jetgraft_data::{GraphSet, LundInput};
-use jetgraft_learn::card::{Card, DataCard};
+use jetgraft_data::{GraphSet, InputSpec};
+use jetgraft_learn::card::{Card, DataCard, InputCard};
 use jetgraft_learn::graft::{GraftAllow, GraftReport, graft, ungrafted};
 use jetgraft_learn::observer::{Observer, Outline, Signal, StepEvent};
 use jetgraft_learn::plan::{Plan, PlanOptions};
@@ -26,6 +26,8 @@ use crate::task::Task;
 
 /// Host memory that the cached output of frozen stages may take.
 pub const CACHE_BYTES: u64 = 2 << 30;
+/// Classes of a task: background and signal.
+const CLASSES: usize = 2;
 /// Jets at a time in predictions.
 pub const PREDICT_BATCH: usize = 512;
 
@@ -44,12 +46,13 @@ pub struct Start {
 /// otherwise.
 pub fn config(
     model: &ModelRecipe,
-    input: &LundInput,
+    input: &InputSpec,
     source: Option<&BackboneConfig>,
     options: &PlanOptions,
 ) -> BackboneConfig {
     match source {
-        Some(source) if options.needs_source() => source.clone(),
+        // Another number of classes makes a fresh head; the plan says whether that is meant.
+        Some(source) if options.needs_source() => source.clone().with_ends(source.input_features(), CLASSES),
         _ => network::config(model, input),
     }
 }
@@ -60,7 +63,7 @@ pub fn config(
 /// A plan that does not fit the network; a source that does not fit the target, with the graft report.
 pub fn start(
     model: &ModelRecipe,
-    input: &LundInput,
+    input: &InputSpec,
     source: Option<&Network>,
     options: &PlanOptions,
     seed: u64,
@@ -68,6 +71,7 @@ pub fn start(
 ) -> Result<Start> {
     let sizes = source.map(|source| network::card_config(&source.card)).transpose()?;
     let drawn = config(model, input, sizes.as_ref(), options).build(seed, device)?;
+    network::check_fit(&drawn, input)?;
     let plan = network::plan_for(&drawn, options)?;
     let target = state(&drawn);
     let (weights, report) = match source {
@@ -86,7 +90,7 @@ pub fn start(
 pub fn card(
     name: &str,
     model: &AnyBackbone,
-    input: &LundInput,
+    input: &InputCard,
     task: &Task,
     source: Option<&Network>,
     options: &PlanOptions,

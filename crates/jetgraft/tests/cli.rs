@@ -170,6 +170,7 @@ fn status_is_0_for_answers_and_1_for_what_the_user_can_mend() {
         &["import", &nowhere, "-o", &out, "--as", "lundnet-5"],
         &["import", &text, "-o", &out, "--as", "lundnet-5"],
         &["import", &text, "-o", &out, "--as", "resnet"],
+        &["export", &nowhere, "-o", &out, "--format", "onnx"],
         &["export", &nowhere, "-o", &out],
         &["predict", &nowhere, JETS, "-o", &out],
         &["evaluate", &nowhere],
@@ -283,6 +284,15 @@ fn changes_on_the_command_line() {
         ("set_through_a_value", "name.first=x"),
         ("set_zero", "train.batch_size=0"),
         ("set_kind", "kind=study"),
+    ] {
+        insta::assert_snapshot!(name, refused(&["recipe", "check", "lundnet5-w", "--set", change]));
+    }
+    for (name, change) in [
+        ("input_of_another_kind", "input={kind=\"particles\", features=\"kin\"}"),
+        ("input_unknown_kind", "input={kind=\"pixels\"}"),
+        ("input_unknown_set", "input={kind=\"particles\", features=\"kim\"}"),
+        ("input_without_constituents", "input={kind=\"particles\", features=\"kin\", max_constituents=0}"),
+        ("input_variable_twice", "input={kind=\"high-level\", variables=[\"mass\", \"mass\"]}"),
     ] {
         insta::assert_snapshot!(name, refused(&["recipe", "check", "lundnet5-w", "--set", change]));
     }

@@ -299,6 +299,25 @@ fn train_predict_evaluate_compare_report_export() {
         lines.sort();
         lines.join("\n")
     });
+    // The whole network for ONNX Runtime.
+    let network = at(&folder, "w.onnx");
+    let done = ok(&["export", &run, "-o", &network]);
+    assert!(done.err.contains("features [batch, declusterings, 5]"), "{done:#?}");
+    let file = jetgraft_nn::export::onnx::describe(&std::fs::read(&network).unwrap()).unwrap();
+    let text =
+        |key: &str| file.metadata.iter().find(|(name, _)| name == key).map(|(_, text)| text.clone()).unwrap();
+    assert_eq!(json(&text("classes")), serde_json::json!(["QCD", "W"]));
+    assert_eq!(json(&text("jetgraft_card"))["backbone"]["kind"], "lundnet");
+    let other_name = at(&folder, "w.network");
+    ok(&["export", &run, "-o", &other_name, "--format", "onnx"]);
+    assert_eq!(std::fs::read(&other_name).unwrap(), std::fs::read(&network).unwrap());
+    let nothing = at(&folder, "nothing.pt");
+    let error = refused(&["export", &run, "-o", &nothing]);
+    assert!(error.contains("the ending .pt") && error.contains("--format"), "{error}");
+    let error = refused(&["export", &run, "-o", &at(&folder, "n.onnx"), "--preprocessing"]);
+    assert!(error.contains("reclustering") && error.contains("jetgraft lund"), "{error}");
+    let error = refused(&["export", &run, "-o", &at(&folder, "n.safetensors"), "--preprocessing"]);
+    assert!(error.contains("ONNX"), "{error}");
     let back = at(&folder, "back");
     let report = ok(&["import", &weights, "-o", &back, "--as", "lundnet-5", "--classes", "QCD,W"]).out;
     assert!(report.contains("391,724"), "{report}");

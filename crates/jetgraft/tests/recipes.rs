@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{TINY_SOURCE, TINY_STUDY, TINY_TRAIN, at, ok, scratch, shared, with};
+use common::{TINY_SOURCE, TINY_STUDY, TINY_TRAIN, at, ok, run, scratch, shared, with};
 
 /// The weights that a shipped recipe asks for.
 fn weights(name: &str) -> Option<&'static str> {
@@ -41,6 +41,41 @@ fn headers_are_complete() {
             assert!(text.contains(word), "{name}: no line `{word}`");
         }
         assert!(text.contains(&format!("name = \"{name}\"")), "{name} has another name inside");
+    }
+}
+
+/// The keys of `[train]` that no shipped recipe uses.
+#[test]
+fn ways_of_training_resolve_and_misfits_are_refused() {
+    let folder = scratch();
+    let check = |changes: &[&str]| {
+        let mut args = vec!["recipe", "check", "lundnet5-w"];
+        args.extend(changes.iter().flat_map(|change| ["--set", change]));
+        run(&args)
+    };
+    let done = check(&[
+        "train.accumulate=4",
+        "train.optimiser={kind=\"ranger\",weight_decay=0.01}",
+        "train.weight_decay_on=matrices",
+        "train.ema={decay=0.99}",
+        "train.schedule={kind=\"flat-decay\",groups=\"weaver\"}",
+        "train.loss={kind=\"focal\",alpha=0.25}",
+    ]);
+    assert_eq!(done.status, Some(0), "{}", done.err);
+    for line in ["fast_share = 0.5", "running_statistics = \"copy\"", "decay_share = 0.3", "gamma = 2.0"] {
+        assert!(done.out.contains(line), "{line} in {}", done.out);
+    }
+    let file = at(&folder, "resolved.toml");
+    std::fs::write(&file, &done.out).unwrap();
+    assert_eq!(ok(&["recipe", "check", &file]).out, done.out);
+    for (change, words) in [
+        ("train.weight_decay_on=matrices", "`weight_decay_on` is matrices, expected `all`"),
+        ("train.loss={kind=\"focal\",label_smoothing=0.1}", "label_smoothing"),
+        ("train.ema={decay=2}", "`ema.decay` is 2"),
+        ("train.accumulate=0", "`accumulate` is 0"),
+    ] {
+        let done = check(&[change]);
+        assert!(done.status == Some(1) && done.err.contains(words), "{change}: {}", done.err);
     }
 }
 

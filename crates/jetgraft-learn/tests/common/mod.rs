@@ -26,6 +26,9 @@ pub struct Tiny {
     head: Dense,
     #[module(skip)]
     sizes: [usize; 3],
+    /// Without norms and dropout, jets do not see each other.
+    #[module(skip)]
+    plain: bool,
 }
 
 #[derive(Module, Debug)]
@@ -47,7 +50,13 @@ impl Tiny {
             },
             head: Dense::new("head", WIDTH, classes, true, seed, device),
             sizes: [3, WIDTH, classes],
+            plain: false,
         }
+    }
+
+    /// Without batch statistics and dropout.
+    pub fn plain(classes: usize, seed: u64, device: &Device) -> Self {
+        Self { plain: true, ..Self::new(classes, seed, device) }
     }
 }
 
@@ -114,6 +123,8 @@ impl Backbone for Tiny {
         let mut x = activation;
         for stage in stages {
             x = match stage {
+                0 if self.plain => x,
+                1 if self.plain => means(relu(self.node.dense.forward(x)), graph),
                 0 => self.input.forward(x, mode.norms[0]),
                 1 => {
                     let y = self.node.norm.forward(relu(self.node.dense.forward(x)), mode.norms[1]);

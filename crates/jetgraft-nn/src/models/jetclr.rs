@@ -42,7 +42,7 @@ pub const KIND: &str = "jetclr";
 pub const PT_SCALE: f64 = 600.0;
 
 /// Transverse momentum (GeV) below which the continuous mask sees no difference: its logarithm stays finite.
-const PT_MIN: f64 = 1e-9;
+pub const PT_MIN: f64 = 1e-9;
 
 /// How constituents count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

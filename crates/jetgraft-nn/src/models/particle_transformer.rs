@@ -124,7 +124,7 @@ impl ParticleTransformerConfig {
     }
 
     /// Width of the network, D.
-    fn width(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.embed.last().copied().unwrap_or(0)
     }
 

@@ -154,7 +154,7 @@ impl ParticleNetConfig {
     }
 
     /// Columns of the features that place a particle.
-    fn point_columns(&self) -> [usize; 2] {
+    pub fn point_columns(&self) -> [usize; 2] {
         self.points.unwrap_or([self.input_features.saturating_sub(2), self.input_features.saturating_sub(1)])
     }
 

@@ -1,7 +1,6 @@
 //! `jetgraft predict`.
 
-use jetgraft_data::jets::{ClassSpec, JetQuery, load_jets};
-use jetgraft_data::lund_graphs::lund_graphs;
+use jetgraft_data::jets::{ClassSpec, JetQuery, OnBad, load_jets};
 use jetgraft_data::writer::write_scores;
 
 use crate::args::PredictArgs;
@@ -29,9 +28,15 @@ pub fn run(args: &PredictArgs, progress: &dyn Progress) -> Result<String> {
         }
         _ => Vec::new(),
     };
-    let query = JetQuery { selection: args.select.clone(), ..JetQuery::new(&args.data, classes) };
+    let input = &network.card.input;
+    network::check_fit(&model, &input.spec)?;
+    let query = JetQuery {
+        selection: args.select.clone(),
+        extras: input.spec.extras(),
+        ..JetQuery::new(&args.data, classes)
+    };
     let (jets, read, _) = load_jets(&query)?;
-    let (graphs, made) = lund_graphs(&jets, &network.card.input.lund)?;
+    let (graphs, made) = input.graphs(&jets, OnBad::Drop)?;
     let ledger = read.then(&made)?;
     progress.words(&format!("jets: {ledger}"));
     let began = std::time::Instant::now();

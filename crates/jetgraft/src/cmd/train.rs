@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use jetgraft_learn::card::InputCard;
 use jetgraft_learn::checkpoint::{CheckpointEvery, Checkpoints, newest};
 use jetgraft_learn::plan::PlanOptions;
 use jetgraft_learn::seeds::derive;
@@ -124,8 +125,8 @@ fn train_into(
     progress: &dyn Progress,
 ) -> Result<()> {
     let device = device::choose(place)?;
-    let input = recipe.input.lund();
-    let task = task::load(loaded, &recipe.task, &input)?;
+    let input = recipe.input.spec();
+    let mut task = task::load(loaded, &recipe.task, &input)?;
     progress.words(&format!("jets: {}", task.record.ledger));
     let source = match &recipe.source {
         Some(file) => Some(source(loaded, file, progress)?),
@@ -135,10 +136,17 @@ fn train_into(
         source.card.check_input(&input)?;
     }
     let plan = recipe.plan.clone().unwrap_or(PlanOptions::Scratch {});
+    // What is kept of a source knows jets on its scale only.
+    let scale = match &source {
+        Some(source) if plan.needs_source() => source.card.input.standardisation.clone(),
+        _ => task.learn_scale(&input)?,
+    };
+    task.rescale(scale.as_ref())?;
     let seed = derive(recipe.seed, "initial weights", &[]);
     let start = training::start(&recipe.model, &input, source.as_ref(), &plan, seed, &device)?;
     progress.words(start.report.to_string().trim_end());
     let options = TrainOptions { seed: derive(recipe.seed, "training", &[]), ..recipe.train.clone() };
+    let input = InputCard::new(input, scale);
     let card =
         training::card(&recipe.name, &start.model, &input, &task, source.as_ref(), &plan, recipe.seed)?;
     let checkpoints = Checkpoints {
@@ -242,6 +250,6 @@ pub fn recipes(loaded: &LoadedRecipe) -> Result<Vec<(&'static str, Vec<u8>)>> {
 pub fn planned_jets(options: &TrainOptions, training_jets: usize) -> u64 {
     match options.budget {
         Span::Epochs(epochs) => epochs * training_jets as u64,
-        Span::Steps(steps) => steps * options.batch_size.min(training_jets) as u64,
+        Span::Steps(steps) => steps * options.step_size().min(training_jets) as u64,
     }
 }

@@ -4,7 +4,7 @@ use jetgraft_learn::plan::PlanOptions;
 
 use super::read::Fault;
 use super::schema::{
-    FORMAT, InputRecipe, NamedPlan, SourceRecipe, SplitRecipe, StatisticsRecipe, StudyRecipe, TaskRecipe,
+    FORMAT, InputRecipe, ModelRecipe, SourceRecipe, SplitRecipe, StatisticsRecipe, StudyRecipe, TaskRecipe,
     TrainRecipe, WeightsRecipe,
 };
 
@@ -12,7 +12,7 @@ use super::schema::{
 pub fn train(recipe: &TrainRecipe) -> Vec<Fault> {
     let mut faults = Vec::new();
     head(&recipe.format, &recipe.name, &mut faults);
-    input(&recipe.input, &mut faults);
+    input("input", &recipe.input, &recipe.model, &mut faults);
     task("task", &recipe.task, &mut faults);
     statistics(&recipe.statistics, &mut faults);
     if let Err(error) = recipe.train.check() {
@@ -40,8 +40,10 @@ pub fn train(recipe: &TrainRecipe) -> Vec<Fault> {
 pub fn study(recipe: &StudyRecipe) -> Vec<Fault> {
     let mut faults = Vec::new();
     head(&recipe.format, &recipe.name, &mut faults);
-    input(&recipe.input, &mut faults);
-    source(&recipe.source, &mut faults);
+    input("input", &recipe.input, &recipe.model, &mut faults);
+    if let Some(inner) = &recipe.source {
+        source(inner, &mut faults);
+    }
     task("target", &recipe.target, &mut faults);
     if recipe.target.split.test <= 0.0 {
         faults.push(Fault::new("target.split.test", "a study needs test events"));
@@ -66,7 +68,7 @@ pub fn study(recipe: &StudyRecipe) -> Vec<Fault> {
             format!("found {}; intervals over seeds need 2 or more, 3 is the least to show", matrix.seeds),
         ));
     }
-    plans(&matrix.plans, &mut faults);
+    plans(recipe, &mut faults);
     faults
 }
 
@@ -81,12 +83,25 @@ fn head(format: &str, name: &str, faults: &mut Vec<Fault>) {
     }
 }
 
-fn input(input: &InputRecipe, faults: &mut Vec<Fault>) {
-    let InputRecipe::Lund { ln_kt_min, ln_delta_min, .. } = input;
-    for (key, value) in [("input.ln_kt_min", ln_kt_min), ("input.ln_delta_min", ln_delta_min)] {
-        if value.is_some_and(|value| !value.is_finite()) {
-            faults.push(Fault::new(key, "expected a finite number; leave the key out for no cut"));
+fn input(key: &str, input: &InputRecipe, model: &ModelRecipe, faults: &mut Vec<Fault>) {
+    if !model.inputs().contains(&input.kind()) {
+        let kinds = model.inputs().join("` or `");
+        faults.push(Fault::new(
+            format!("{key}.kind"),
+            format!("this [model] reads `{kinds}`, not `{}`", input.kind()),
+        ));
+    }
+    if let InputRecipe::Lund { ln_kt_min, ln_delta_min, .. } = input {
+        for (name, value) in [("ln_kt_min", ln_kt_min), ("ln_delta_min", ln_delta_min)] {
+            if value.is_some_and(|value| !value.is_finite()) {
+                faults.push(Fault::new(
+                    format!("{key}.{name}"),
+                    "expected a finite number; leave the key out for no cut",
+                ));
+            }
         }
+    } else if let Err(error) = input.spec().check() {
+        faults.push(Fault::new(key, error.to_string()));
     }
 }
 
@@ -168,13 +183,35 @@ fn weights(key: &str, weights: &WeightsRecipe, faults: &mut Vec<Fault>) {
     }
 }
 
-fn plans(plans: &[NamedPlan], faults: &mut Vec<Fault>) {
-    let scratch = plans.iter().filter(|named| matches!(named.plan, PlanOptions::Scratch { .. })).count();
+fn plans(recipe: &StudyRecipe, faults: &mut Vec<Fault>) {
+    let plans = &recipe.study.plans;
+    let own = || plans.iter().filter(|named| named.model.is_none());
+    let scratch = own().filter(|named| !named.plan.needs_source()).count();
     if scratch != 1 {
         faults.push(Fault::new(
             "study.plans",
-            format!("expected one plan of kind `scratch`, the reference; found {scratch}"),
+            format!(
+                "expected one plan of kind `scratch` with the study's network, the reference; found {scratch}"
+            ),
         ));
+    }
+    for (i, named) in plans.iter().enumerate() {
+        let key = format!("study.plans.{i}");
+        if named.plan.needs_source() {
+            if recipe.source.is_none() {
+                faults.push(Fault::new(key.as_str(), "a plan other than `scratch` needs a [source]"));
+            }
+            if named.model.is_some() || named.input.is_some() {
+                let what = "another network, or another input, can only start from scratch";
+                faults.push(Fault::new(key.as_str(), what));
+            }
+        }
+        if named.model.is_some() || named.input.is_some() {
+            input(&format!("{key}.input"), recipe.input_of(named), recipe.model_of(named), faults);
+        }
+        if let Err(error) = recipe.train_of(named).check() {
+            faults.push(Fault::new(key.as_str(), error.to_string()));
+        }
     }
     for (i, named) in plans.iter().enumerate() {
         let good = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);

@@ -104,12 +104,17 @@ fn text_of(name: &str) -> Result<(String, Option<PathBuf>)> {
 fn from_table(table: &toml::Table, text: &str) -> std::result::Result<Recipe, Vec<Fault>> {
     match table.get("kind").and_then(|kind| kind.as_str()) {
         Some("train") => {
-            let recipe: TrainRecipe = typed(table, text)?;
+            let mut recipe: TrainRecipe = typed(table, text)?;
+            recipe.input.resolve();
             let faults = check::train(&recipe);
             if faults.is_empty() { Ok(Recipe::Train(Box::new(recipe))) } else { Err(placed(faults, text)) }
         }
         Some("study") => {
-            let recipe: StudyRecipe = typed(table, text)?;
+            let mut recipe: StudyRecipe = typed(table, text)?;
+            recipe.input.resolve();
+            for input in recipe.study.plans.iter_mut().filter_map(|plan| plan.input.as_mut()) {
+                input.resolve();
+            }
             let faults = check::study(&recipe);
             if faults.is_empty() { Ok(Recipe::Study(Box::new(recipe))) } else { Err(placed(faults, text)) }
         }

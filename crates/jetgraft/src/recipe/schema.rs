@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use jetgraft_data::columns::JetColumns;
 use jetgraft_data::jets::OnBad;
 use jetgraft_data::lund_graphs::{FeatureSet, LundInput, PsiForm};
+use jetgraft_data::{HighLevelInput, InputSpec, JetReference, ParticleFeatures, ParticleInput, Variable};
 use jetgraft_learn::card::JetCard;
 use jetgraft_learn::plan::PlanOptions;
 use jetgraft_learn::trainer::TrainOptions;
@@ -83,8 +84,9 @@ pub struct StudyRecipe {
     pub model: ModelRecipe,
     /// What the network sees of a jet.
     pub input: InputRecipe,
-    /// The source network: trained here, or from a file.
-    pub source: SourceRecipe,
+    /// The source network: trained here, or from a file; absent in a study of networks from scratch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceRecipe>,
     /// The target task.
     pub target: TaskRecipe,
     /// How every network of the study is trained on the target.
@@ -152,6 +154,31 @@ impl Serialize for ModelRecipe {
     }
 }
 
+impl ModelRecipe {
+    /// Kinds of `[input]` that the network can read.
+    pub fn inputs(&self) -> &'static [&'static str] {
+        match self.0 {
+            BackboneConfig::LundNet(_) => &["lund"],
+            BackboneConfig::Mlp(_) => &["high-level"],
+            BackboneConfig::ParticleNet(_)
+            | BackboneConfig::ParticleTransformer(_)
+            | BackboneConfig::JetClr(_)
+            | BackboneConfig::DeepSets(_)
+            | BackboneConfig::EventGnn(_)
+            | BackboneConfig::EventGat(_) => &["particles"],
+        }
+    }
+
+    /// The network with its input in a few words, such as `LundNet-5`.
+    pub fn title(&self, input: &InputSpec) -> String {
+        let features = input.features().len();
+        match &self.0 {
+            BackboneConfig::LundNet(_) => format!("LundNet-{features}"),
+            other => format!("{} of {features} features", other.title()),
+        }
+    }
+}
+
 /// `[input]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
@@ -170,13 +197,55 @@ pub enum InputRecipe {
         #[serde(default)]
         psi: PsiForm,
     },
+    /// Constituents of the jet, falling in pt.
+    Particles {
+        /// `kin` (7 features), `kinpid` (13: with charge and kind), `full` (17: with impact parameters), `jetclr` or `flow` (3), `directions` (2).
+        features: ParticleFeatures,
+        /// Constituents kept, those of largest pt; absent: 128 for `kin`, `kinpid` and `full`, 50 for `jetclr`, all for the others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_constituents: Option<usize>,
+        /// The jet that features are relative to: `stored` (that of the file, where it has one) or `sum` (of the constituents).
+        #[serde(default)]
+        jet: JetReference,
+    },
+    /// Variables of the whole jet, standardised on the training jets.
+    HighLevel {
+        /// Of `pt`, `mass`, `soft_drop_mass`, `tau21`, `tau32`, `multiplicity`, `c2`, `d2`, `width`.
+        #[serde(default = "default_variables")]
+        variables: Vec<Variable>,
+    },
 }
 
 impl InputRecipe {
     /// As the data crate takes it.
-    pub fn lund(&self) -> LundInput {
-        let Self::Lund { features, ln_kt_min, ln_delta_min, psi } = *self;
-        LundInput { features, cuts: LundCuts { ln_kt_min, ln_delta_min }, psi }
+    pub fn spec(&self) -> InputSpec {
+        match self {
+            &Self::Lund { features, ln_kt_min, ln_delta_min, psi } => {
+                InputSpec::Lund(LundInput { features, cuts: LundCuts { ln_kt_min, ln_delta_min }, psi })
+            }
+            &Self::Particles { features, max_constituents, jet } => {
+                InputSpec::Particles(ParticleInput { features, max_constituents, jet })
+            }
+            Self::HighLevel { variables } => {
+                InputSpec::HighLevel(HighLevelInput { variables: variables.clone() })
+            }
+        }
+    }
+
+    /// Its `kind`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Lund { .. } => "lund",
+            Self::Particles { .. } => "particles",
+            Self::HighLevel { .. } => "high-level",
+        }
+    }
+
+    /// Writes out the default that depends on other keys.
+    pub(super) fn resolve(&mut self) {
+        if let Self::Particles { features, max_constituents, .. } = self {
+            *max_constituents = max_constituents.or(features.usual_constituents());
+        }
     }
 }
 
@@ -292,7 +361,7 @@ pub struct SourceRecipe {
 pub struct WeightsRecipe {
     /// PyTorch (either layout) or safetensors. A shipped recipe leaves it empty and asks for it.
     pub file: PathBuf,
-    /// Network: `lundnet-3` or `lundnet-5`.
+    /// Network: `lundnet-3`, `lundnet-5`, `particlenet`, `particle-transformer`, `jetclr` and others.
     #[serde(rename = "as")]
     pub network: String,
 }
@@ -329,6 +398,39 @@ pub struct NamedPlan {
     /// What is kept, frozen, and at which rate the rest learns.
     #[serde(flatten)]
     pub plan: PlanOptions,
+    /// Another network than the study's, from scratch: to compare backbones on the same jets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRecipe>,
+    /// What that network reads; absent: the study's input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputRecipe>,
+    /// Learning rate of this plan's runs; absent: that of `[train]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+}
+
+impl StudyRecipe {
+    /// Network of a plan.
+    pub fn model_of<'a>(&'a self, plan: &'a NamedPlan) -> &'a ModelRecipe {
+        plan.model.as_ref().unwrap_or(&self.model)
+    }
+
+    /// Input of a plan's network.
+    pub fn input_of<'a>(&'a self, plan: &'a NamedPlan) -> &'a InputRecipe {
+        plan.input.as_ref().unwrap_or(&self.input)
+    }
+
+    /// The plan that the others are compared with: the first from scratch.
+    pub fn reference(&self) -> Option<&NamedPlan> {
+        self.study.plans.iter().find(|named| !named.plan.needs_source())
+    }
+
+    /// How the runs of a plan train.
+    pub fn train_of(&self, plan: &NamedPlan) -> TrainOptions {
+        let mut train = self.train.clone();
+        train.learning_rate = plan.learning_rate.unwrap_or(train.learning_rate);
+        train
+    }
 }
 
 /// `[statistics]`.
@@ -357,6 +459,9 @@ fn default_seed() -> u64 {
 }
 fn default_label() -> String {
     "simulation".into()
+}
+fn default_variables() -> Vec<Variable> {
+    HighLevelInput::default().variables
 }
 fn default_share() -> [f64; 2] {
     [0.0, 1.0]

@@ -1,12 +1,10 @@
 //! Backward kernel of layers on complete graphs: one pass over the tiles, and a second one for the norm that the rows
 //! went through, whose sums run over the whole batch. The normed rows are computed again.
 
-use rayon::prelude::*;
-
 use super::cpu::{Inputs, Passed, Source};
 use super::kernels;
 use crate::ops::bridge::{integers, slice};
-use crate::ops::cpu::{Buffer, Matrix, NormGradient, Path, Tiles, add_up, product, unset};
+use crate::ops::cpu::{Buffer, Matrix, NormGradient, Path, Tiles, add_up, in_turn, product, unset};
 
 /// Which gradients someone waits for.
 #[derive(Clone, Copy, Debug)]
@@ -45,17 +43,22 @@ pub fn through_norm(source: &Source, tiles: &Tiles, sums: &[Pair], d: &mut [f32]
     let pairs = sums.iter().map(|(first, second)| (&first[..], &second[..]));
     let found = NormGradient::new(pairs, &norm.statistics, norm.weight());
     let NormGradient { k0, k1, k2, .. } = &found;
-    tiles.split(d, source.columns()).into_par_iter().enumerate().for_each(|(tile, d)| {
-        kernels::norm_backward(
-            path,
-            source.contiguous(&tiles.range(tile)),
-            &norm.statistics.mean,
-            k0,
-            k1,
-            k2,
-            d,
-        );
-    });
+    let tasks = tiles.split(d, source.columns()).into_iter().enumerate().collect();
+    in_turn(
+        tasks,
+        || (),
+        |(), (tile, d): (usize, &mut [f32])| {
+            kernels::norm_backward(
+                path,
+                source.contiguous(&tiles.range(tile)),
+                &norm.statistics.mean,
+                k0,
+                k1,
+                k2,
+                d,
+            );
+        },
+    );
     (found.weight, found.bias)
 }
 
@@ -108,26 +111,23 @@ pub fn backward(inputs: &Inputs, passed: &Passed, ds: &[f32], wanted: Wanted, pa
     let graph_lengths: Vec<usize> = graph_lengths.collect();
     let graph_pieces = crate::ops::cpu::split(&mut graphs, graph_lengths.into_iter());
     let mut pieces = row_pieces.drain(..).zip(graph_pieces);
-    let chunks: Vec<_> = tiles
+    let runs: Vec<_> = tiles
         .runs()
         .into_iter()
-        .map(|chunk| (chunk.clone(), pieces.by_ref().take(chunk.len()).collect::<Vec<_>>()))
+        .map(|run| (run.clone(), pieces.by_ref().take(run.len()).collect::<Vec<_>>()))
         .collect();
-    let done: Vec<(Vec<Pair>, Weights)> = chunks
-        .into_par_iter()
-        .map_init(Local::default, |local, (chunk, pieces)| {
-            let mut weights = Weights {
-                weight: zeros(if wanted.weight && attends { i * c } else { 0 }),
-                attention: zeros(if attends { c } else { 0 }),
-                residual: zeros(if wanted.residual { i * c } else { 0 }),
-            };
-            let mut sums = Vec::with_capacity(chunk.len());
-            for (tile, (rows, graphs)) in chunk.zip(pieces) {
-                sums.push(pass.tile(tile, rows, graphs, &mut weights, local));
-            }
-            (sums, weights)
-        })
-        .collect();
+    let done: Vec<(Vec<Pair>, Weights)> = in_turn(runs, Local::default, |local, (run, pieces)| {
+        let mut weights = Weights {
+            weight: zeros(if wanted.weight && attends { i * c } else { 0 }),
+            attention: zeros(if attends { c } else { 0 }),
+            residual: zeros(if wanted.residual { i * c } else { 0 }),
+        };
+        let mut sums = Vec::with_capacity(run.len());
+        for (tile, (rows, graphs)) in run.zip(pieces) {
+            sums.push(pass.tile(tile, rows, graphs, &mut weights, local));
+        }
+        (sums, weights)
+    });
     drop(pieces);
     drop(row_pieces);
     let (sums, weights): (Vec<Vec<Pair>>, Vec<Weights>) = done.into_iter().unzip();
@@ -169,13 +169,18 @@ const BLOCK: usize = 64;
 fn of_means(inputs: &Inputs, means: &[f32], graphs: &[f32]) -> Vec<f32> {
     let (i, c, count) = (inputs.inputs(), inputs.outputs(), inputs.graphs());
     let mut weight = unset(i * c);
-    weight.par_chunks_mut(BLOCK * c).enumerate().for_each(|(block, out)| {
-        let left = match count {
-            0 => Matrix::rows(&[], 0, out.len() / c, i),
-            _ => Matrix::rows(&means[block * BLOCK..], count, out.len() / c, i),
-        };
-        product(out, c, false, left.transposed(), Matrix::rows(graphs, count, c, c));
-    });
+    let tasks = weight.chunks_mut(BLOCK * c).enumerate().collect();
+    in_turn(
+        tasks,
+        || (),
+        |(), (block, out): (usize, &mut [f32])| {
+            let left = match count {
+                0 => Matrix::rows(&[], 0, out.len() / c, i),
+                _ => Matrix::rows(&means[block * BLOCK..], count, out.len() / c, i),
+            };
+            product(out, c, false, left.transposed(), Matrix::rows(graphs, count, c, c));
+        },
+    );
     weight
 }
 

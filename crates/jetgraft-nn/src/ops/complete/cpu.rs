@@ -4,12 +4,11 @@
 //! written is the layer's output and, for a backward, what cannot be computed again cheaply.
 
 use burn::backend::flex::FlexTensor;
-use rayon::prelude::*;
 
 use super::kernels;
 use crate::ops::bridge::{integers, rows, slice};
 use crate::ops::cpu::{
-    Affine, Buffer, Matrix, Path, Statistics, Sums, Tiles, column_sums, product, split, unset,
+    Affine, Buffer, Matrix, Path, Statistics, Sums, Tiles, column_sums, in_turn, product, split, unset,
 };
 
 /// The norm that waits for rows.
@@ -191,13 +190,14 @@ pub fn forward(
     if !attends {
         kept = pieces(&mut passed.means, &graphs);
     }
-    let sums: Vec<Sums> = tiles
-        .split(&mut out, c)
-        .into_par_iter()
-        .zip(kept)
+    let tasks: Vec<_> = (tiles.split(&mut out, c).into_iter().zip(kept))
         .zip(pieces(&mut passed.weights, &pairs))
         .enumerate()
-        .map_init(<[Buffer; 4]>::default, |[x, other, u, weights], (tile, ((out, kept), kept_weights))| {
+        .collect();
+    let sums: Vec<Sums> = in_turn(
+        tasks,
+        <[Buffer; 4]>::default,
+        |[x, other, u, weights], (tile, ((out, kept), kept_weights))| {
             let nodes = tiles.range(tile);
             let offsets = inputs.offsets(&tiles, tile);
             let x = inputs.source.tile(nodes.clone(), x, path);
@@ -241,8 +241,8 @@ pub fn forward(
                 column_sums(path, out, c, nodes.len(), &mut sums);
             }
             sums
-        })
-        .collect();
+        },
+    );
     let statistics = observe.then(|| Statistics::join(sums.iter(), c));
     (out, passed, statistics)
 }

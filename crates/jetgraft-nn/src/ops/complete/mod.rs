@@ -24,7 +24,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
 
 use super::bridge;
-use super::cpu::{Path, Statistics};
+use super::cpu::{Path, Statistics, in_pool};
 use super::{Moments, Norm};
 use crate::contract::RaggedGraph;
 
@@ -102,12 +102,12 @@ pub fn layer(
     let moments = |statistics: Option<Statistics>| statistics.as_ref().and_then(bridge::moments);
     match LayerBackward.prepare::<NoCheckpointing>(parents).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
-            let (sums, passed, statistics) = cpu::forward(&inputs, true, observe, path);
+            let (sums, passed, statistics) = in_pool(|| cpu::forward(&inputs, true, observe, path));
             let sums = prepared.finish(Arc::new((inputs, passed)), bridge::tensor(sums, shape));
             (tracked(sums), moments(statistics))
         }
         OpsKind::UnTracked(prepared) => {
-            let (sums, _, statistics) = cpu::forward(&inputs, false, observe, path);
+            let (sums, _, statistics) = in_pool(|| cpu::forward(&inputs, false, observe, path));
             let sums = bridge::tensor(sums, shape);
             let sums =
                 if lifted { tracked(prepared.finish(sums)) } else { Tensor::from_primitive::<Flex>(sums) };
@@ -250,7 +250,8 @@ impl Backward<Flex, PARENTS> for LayerBackward {
             attention: waits(ATTENTION),
             residual: waits(RESIDUAL),
         };
-        let found = backward::backward(inputs, passed, bridge::slice(&ds), wanted, Path::current());
+        let (ds, path) = (bridge::slice(&ds), Path::current());
+        let found = in_pool(|| backward::backward(inputs, passed, ds, wanted, path));
         let (i, c, heads) = (inputs.inputs(), inputs.outputs(), inputs.heads());
         let nodes = inputs.tiles().rows();
         let matrices = [

@@ -8,14 +8,13 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
 use super::backward::{Pair, through_norm, through_relu};
 use super::cpu::{Ready, Source};
 use super::{Pending, kernels};
 use crate::contract::RaggedGraph;
 use crate::ops::bridge::{self, integers};
-use crate::ops::cpu::{Path, Tiles, split, unset};
+use crate::ops::cpu::{Path, Tiles, in_pool, in_turn, split, unset};
 
 /// Rows, and the graphs over which to take means.
 #[derive(Clone, Debug)]
@@ -59,25 +58,36 @@ impl Inputs {
         let tiles = self.tiles();
         let [rows, c] = self.shape();
         let mut out = unset(rows * c);
-        self.split(&tiles, &mut out).into_par_iter().enumerate().for_each(|(tile, out)| {
-            let nodes = tiles.range(tile);
-            match (&self.jet_offsets, &self.source.norm) {
-                (Some(offsets), Some(norm)) => {
-                    let offsets = &integers(offsets)[tiles.jets[tile]..=tiles.jets[tile + 1]];
-                    kernels::normed_means(path, self.source.contiguous(&nodes), norm.affine(), offsets, out);
+        let tasks = self.split(&tiles, &mut out).into_iter().enumerate().collect();
+        in_turn(
+            tasks,
+            || (),
+            |(), (tile, out): (usize, &mut [f32])| {
+                let nodes = tiles.range(tile);
+                match (&self.jet_offsets, &self.source.norm) {
+                    (Some(offsets), Some(norm)) => {
+                        let offsets = &integers(offsets)[tiles.jets[tile]..=tiles.jets[tile + 1]];
+                        kernels::normed_means(
+                            path,
+                            self.source.contiguous(&nodes),
+                            norm.affine(),
+                            offsets,
+                            out,
+                        );
+                    }
+                    (Some(offsets), None) => {
+                        let offsets = &integers(offsets)[tiles.jets[tile]..=tiles.jets[tile + 1]];
+                        let (data, stride) = bridge::rows(&self.source.rows);
+                        let rows = Ready { data: &data[nodes.start * stride..], stride };
+                        kernels::means(path, rows, c, offsets, out);
+                    }
+                    (None, Some(norm)) => {
+                        kernels::normed(path, self.source.contiguous(&nodes), norm.affine(), out);
+                    }
+                    (None, None) => unreachable!("nothing to do"),
                 }
-                (Some(offsets), None) => {
-                    let offsets = &integers(offsets)[tiles.jets[tile]..=tiles.jets[tile + 1]];
-                    let (data, stride) = bridge::rows(&self.source.rows);
-                    let rows = Ready { data: &data[nodes.start * stride..], stride };
-                    kernels::means(path, rows, c, offsets, out);
-                }
-                (None, Some(norm)) => {
-                    kernels::normed(path, self.source.contiguous(&nodes), norm.affine(), out);
-                }
-                (None, None) => unreachable!("nothing to do"),
-            }
-        });
+            },
+        );
         out
     }
 
@@ -86,11 +96,11 @@ impl Inputs {
         let tiles = self.tiles();
         let c = self.source.columns();
         let mut rows = unset(self.rows() * c);
-        let sums: Vec<Pair> = tiles
-            .split(&mut rows, c)
-            .into_par_iter()
-            .enumerate()
-            .map(|(tile, rows)| {
+        let tasks = tiles.split(&mut rows, c).into_iter().enumerate().collect();
+        let sums: Vec<Pair> = in_turn(
+            tasks,
+            || (),
+            |(), (tile, rows): (usize, &mut [f32])| {
                 let nodes = tiles.range(tile);
                 match &self.jet_offsets {
                     Some(offsets) => {
@@ -101,8 +111,8 @@ impl Inputs {
                     None => rows.copy_from_slice(&dy[nodes.start * c..nodes.end * c]),
                 }
                 through_relu(&self.source, nodes, rows, path)
-            })
-            .collect();
+            },
+        );
         let norm = through_norm(&self.source, &tiles, &sums, &mut rows, path);
         (rows, norm)
     }
@@ -114,7 +124,8 @@ pub fn finish(input: Pending, graph: Option<&RaggedGraph>) -> Tensor<2> {
         input.rows.is_autodiff() || input.norm.as_ref().is_some_and(|norm| norm.weight.is_autodiff());
     let (source, parents) = super::source(input);
     let inputs = Inputs { source, jet_offsets: graph.map(|graph| bridge::indices(&graph.jet_offsets)) };
-    let out = bridge::tensor(inputs.forward(Path::current()), inputs.shape());
+    let path = Path::current();
+    let out = bridge::tensor(in_pool(|| inputs.forward(path)), inputs.shape());
     let tracked = Tensor::from_primitive::<Autodiff<Flex>>;
     match FinishBackward.prepare::<NoCheckpointing>(parents).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => tracked(prepared.finish(Arc::new(inputs), out)),
@@ -132,7 +143,8 @@ impl Backward<Flex, 3> for FinishBackward {
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
         let inputs = &*ops.state;
-        let (rows, norm) = inputs.backward(bridge::slice(&dy), Path::current());
+        let (dy, path) = (bridge::slice(&dy), Path::current());
+        let (rows, norm) = in_pool(|| inputs.backward(dy, path));
         let c = inputs.source.columns();
         if let Some(parent) = &ops.parents[super::ROWS] {
             grads.register::<Flex>(parent.id, bridge::tensor(rows, [inputs.rows(), c]));

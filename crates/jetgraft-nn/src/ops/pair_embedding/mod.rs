@@ -10,11 +10,22 @@
 //! map, batch normalisation and GELU. Statistics run over the pairs `i >= j` of the batch, each particle with itself
 //! included; there is no gradient of the kinematics.
 
+mod cpu;
+mod kernels;
 pub mod plain;
 
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::NoCheckpointing};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
 
 use super::attention::PairBias;
+use super::bridge;
+use super::cpu::{CpuNorm, Path};
 use super::{Moments, Norm};
 use crate::contract::RaggedGraph;
 
@@ -56,5 +67,102 @@ pub fn pair_embedding(graph: &RaggedGraph, input: Norm, layers: Vec<Layer>) -> P
         width = outputs;
     }
     assert!(!layers.is_empty(), "a pair embedding has layers");
-    plain::pair_embedding(graph, input, layers)
+    if bridge::takes(graph.kinematics()) && bridge::takes(&layers[0].weight) && layers.len() <= MAX_LAYERS {
+        on_cpu(graph, input, layers)
+    } else {
+        plain::pair_embedding(graph, input, layers)
+    }
+}
+
+/// Most layers of an embedding on the CPU.
+const MAX_LAYERS: usize = 6;
+
+fn on_cpu(graph: &RaggedGraph, input: Norm, layers: Vec<Layer>) -> Pairs {
+    let mut lifted = false;
+    let mut parents = Vec::new();
+    fn part<const D: usize>(
+        tensor: Tensor<D>,
+        parents: &mut Vec<NodeGuard>,
+        lifted: &mut bool,
+    ) -> FlexTensor {
+        *lifted |= tensor.is_autodiff();
+        let (buffer, parent) = bridge::parts(tensor);
+        parents.push(parent);
+        buffer.to_contiguous()
+    }
+    let norm = |norm: Norm, parents: &mut Vec<NodeGuard>, lifted: &mut bool| CpuNorm {
+        weight: part(norm.weight, parents, lifted),
+        bias: part(norm.bias, parents, lifted),
+        running: norm.running.map(|(mean, variance)| {
+            (bridge::buffer(mean).to_contiguous(), bridge::buffer(variance).to_contiguous())
+        }),
+    };
+    let inputs = cpu::Inputs {
+        kinematics: bridge::buffer(graph.kinematics().clone()).to_contiguous(),
+        offsets: bridge::indices(&graph.jet_offsets),
+        input: norm(input, &mut parents, &mut lifted),
+        layers: (layers.into_iter())
+            .map(|layer| cpu::Layer {
+                weight: part(layer.weight, &mut parents, &mut lifted),
+                bias: part(layer.bias, &mut parents, &mut lifted),
+                norm: norm(layer.norm, &mut parents, &mut lifted),
+            })
+            .collect(),
+    };
+    // The number of parents is part of the type of a backward.
+    macro_rules! run_with {
+        ($($count:literal)+) => {
+            match parents.len() {
+                $($count => match <[NodeGuard; $count]>::try_from(parents) {
+                    Ok(parents) => run(inputs, parents, lifted),
+                    Err(parents) => unreachable!("{} parents", parents.len()),
+                },)+
+                count => unreachable!("{count} parents"),
+            }
+        };
+    }
+    run_with!(6 10 14 18 22 26)
+}
+
+fn run<const N: usize>(inputs: cpu::Inputs, parents: [NodeGuard; N], lifted: bool) -> Pairs {
+    let (y, passed) = cpu::forward(&inputs, Path::current());
+    let moments = passed.statistics().into_iter().map(bridge::moments).collect();
+    let length = y.len();
+    let y = bridge::tensor(y, [length]);
+    let bias = match PairBackward.prepare::<NoCheckpointing>(parents).compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => {
+            Tensor::from_primitive::<Autodiff<Flex>>(prepared.finish(Arc::new((inputs, passed)), y))
+        }
+        OpsKind::UnTracked(prepared) if lifted => {
+            Tensor::from_primitive::<Autodiff<Flex>>(prepared.finish(y))
+        }
+        OpsKind::UnTracked(_) => Tensor::from_primitive::<Flex>(y),
+    };
+    Pairs { bias: PairBias(bias), moments }
+}
+
+#[derive(Debug)]
+struct PairBackward;
+
+impl<const N: usize> Backward<Flex, N> for PairBackward {
+    type State = Arc<(cpu::Inputs, cpu::Passed)>;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let (inputs, passed) = &*ops.state;
+        let found = cpu::backward(inputs, passed, bridge::slice(&dy), Path::current());
+        for (at, (values, parent)) in found.into_iter().zip(&ops.parents).enumerate() {
+            let Some(parent) = parent else { continue };
+            let length = values.len();
+            // After the two of the input's norm, every fourth is the weight of a layer.
+            let gradient = match at.checked_sub(2) {
+                Some(at) if at % 4 == 0 => {
+                    let columns = bridge::slice(&inputs.layers[at / 4].bias).len();
+                    bridge::tensor(values, [length / columns, columns])
+                }
+                _ => bridge::tensor(values, [length]),
+            };
+            grads.register::<Flex>(parent.id, gradient);
+        }
+    }
 }

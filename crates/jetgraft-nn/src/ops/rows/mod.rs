@@ -5,7 +5,7 @@
 //! stays in cache; only what a linear map gives is kept for the backward, which computes the rest again.
 
 mod cpu;
-mod kernels;
+pub(crate) mod kernels;
 pub mod plain;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::NoCheckpointing};
