@@ -16,6 +16,7 @@ pub mod jet_sum;
 pub mod knn;
 pub mod math;
 pub mod neighbour_conv;
+mod packed;
 pub mod pair_embedding;
 pub mod plain;
 pub mod readout;

@@ -11,6 +11,7 @@ use crate::ops::bridge::{row_range, slice};
 use crate::ops::cpu::{
     Buffer, Matrix, NormGradient, Path, Tiles, add_up, in_turn, product, split, transposed, unset,
 };
+use crate::ops::packed::{Packed, add_transposed};
 
 /// Values of a gradient, and its columns if it is a matrix. A gradient that nobody waits for is empty.
 type Gradient = (Vec<f32>, Option<usize>);
@@ -154,8 +155,7 @@ impl Work<'_> {
         let statistics_before = &passed.statistics[layer - 1];
         let scale_before = before.scale(statistics_before);
         let affine_before = before.affine(statistics_before, &scale_before);
-        let turned = transposed(slice(&here.weight), from, to);
-        let turned = Matrix::rows(&turned, to, from, from);
+        let turned = Packed::transposed(slice(&here.weight), to, from);
         let z = &passed.z[layer - 1];
 
         let nodes_out = layer == 1;
@@ -191,24 +191,22 @@ impl Work<'_> {
                             let d = &d[group.start * to..group.end * to];
                             kernels::last_gradient(path, d, z, edges, affine, &norm.k1, &norm.k2, dz);
                         } else {
-                            dz.copy_from_slice(rows_of_group(&gradient, edges, to));
+                            let d = rows_of_group(&gradient, edges, to);
                             let NormGradient { k0, k1, k2, .. } = norm;
-                            kernels::inner_gradient(path, dz, z, affine.mean, k0, k1, k2);
+                            kernels::inner_gradient(path, d, z, affine.mean, k0, k1, k2, dz);
                         }
                         hidden(inputs, passed, layer - 1, affine_before, u, edges, h, path);
-                        let matrix = Matrix::rows(dz, count, to, to);
                         if want_weight {
-                            let h = Matrix::rows(h, count, from, from).transposed();
-                            product(&mut weight, to, true, h, matrix);
+                            add_transposed(h, dz, count, from, to, &mut weight);
                         }
                         if nodes_out {
                             let dh = dh.at_least(count * from);
-                            product(dh, from, false, matrix, turned);
+                            turned.after(dz, count, dh);
                             kernels::to_nodes(path, dh, h, edges, from, out);
                         } else {
                             let at = edges.offsets[0] as usize - start;
                             let dh = &mut out[at * from..(at + count) * from];
-                            product(dh, from, false, matrix, turned);
+                            turned.after(dz, count, dh);
                             let z = rows_of_group(&passed.z[layer - 2], edges, from);
                             let mean = &statistics_before.mean;
                             kernels::inner_sums(path, dh, h, z, mean, &mut sum.0, &mut sum.1);

@@ -16,6 +16,7 @@ use crate::ops::cpu::{
     Affine, Buffer, CpuNorm, Matrix, Path, Statistics, Sums, Tiles, column_sums, in_turn, product, split,
     unset,
 };
+use crate::ops::packed::Packed;
 
 /// Elements of one layer's messages that a group of nodes has, about: a few such blocks and a weight stay in cache.
 const GROUP: usize = 1 << 16;
@@ -268,7 +269,7 @@ fn layer_pass(
     let statistics = &passed.statistics[layer - 1];
     let scale = before.scale(statistics);
     let norm = before.affine(statistics, &scale);
-    let weight = Matrix::rows(slice(&here.weight), from, to, to);
+    let weight = Packed::new(slice(&here.weight), from, to);
     let batch = here.norm.running.is_none();
     let mut z = Buffer::take(inputs.edges() * to);
     let pieces = split(&mut z, inputs.edge_lengths(tiles, to).into_iter()).into_iter().enumerate().collect();
@@ -284,7 +285,7 @@ fn layer_pass(
             let at = edges.offsets[0] as usize - start;
             let z = &mut z[at * to..(at + count) * to];
             hidden(inputs, passed, layer - 1, norm, u, edges, h, path);
-            product(z, to, false, Matrix::rows(h, count, from, from), weight);
+            weight.after(h, count, z);
             if batch && count > 0 {
                 let mut sum = Sums::new(to);
                 match sums.first() {
@@ -360,10 +361,13 @@ pub fn forward_folded(inputs: &Inputs, path: Path) -> Option<Vec<f32>> {
     let tiles = inputs.tiles();
     let nodes_weight = inputs.node_weights(Some(&folded[0].0), side.as_ref().map(|(scale, _)| &scale[..]));
     let nodes_weight = Matrix::rows(&nodes_weight, inputs.inputs(), stride, stride);
-    let weights: Vec<Vec<f32>> = (inputs.layers.iter().zip(&folded).skip(1))
+    let weights: Vec<Packed> = (inputs.layers.iter().zip(&folded).skip(1))
         .map(|(layer, (scale, _))| {
+            let values = slice(&layer.weight);
             let c = scale.len();
-            slice(&layer.weight).iter().enumerate().map(|(at, value)| value * scale[at % c]).collect()
+            let values: Vec<f32> =
+                values.iter().enumerate().map(|(at, value)| value * scale[at % c]).collect();
+            Packed::new(&values, values.len() / c, c)
         })
         .collect();
     let widest = (0..inputs.layers.len()).map(|layer| inputs.width(layer)).max().unwrap_or(1);
@@ -388,16 +392,13 @@ pub fn forward_folded(inputs: &Inputs, path: Path) -> Option<Vec<f32>> {
                     }
                     _ => kernels::folded_messages(path, u, stride, edges, &folded[0].1, h),
                 }
-                let mut from = width;
                 for (layer, weight) in weights.iter().enumerate() {
                     let to = inputs.width(layer + 1);
-                    let weight = Matrix::rows(weight, from, to, to);
-                    product(z, to, false, Matrix::rows(h, count, from, from), weight);
+                    weight.after(h, count, z);
                     if layer + 1 < weights.len() {
                         kernels::add_relu(path, &mut z[..count * to], &folded[layer + 1].1);
                     }
                     std::mem::swap(&mut h, &mut z);
-                    from = to;
                 }
                 kernels::folded_means(path, h, edges, &folded[weights.len()].1, y);
             }

@@ -76,6 +76,9 @@ macro_rules! by_columns {
     }};
 }
 
+/// Rows that are summed in registers before the sums are added up: they stay in a first-level cache.
+const ROWS: usize = 16;
+
 /// Norm of a block of columns.
 #[derive(Clone, Copy)]
 struct Columns<const W: usize> {
@@ -115,35 +118,42 @@ kernels! {
         }
         #[inline(always)]
         fn body<const W: usize>(
-            at: usize, u: &[f32], stride: usize, edges: Edges<'_>, c: usize, sums: &mut Sums, senders: &mut [f32],
+            at: usize,
+            node: usize,
+            u: &[f32],
+            stride: usize,
+            edges: Edges<'_>,
+            sums: &mut Sums,
+            senders: &mut [f32],
         ) {
-            let shift: [f32; W] = *take(&sums.shift, at);
-            let (mut first, mut second) = ([0f32; W], [0f32; W]);
-            for node in 0..edges.nodes() {
-                let p: &[f32; W] = take(u, (edges.first + node) * stride + at);
-                let mut centred = [0f32; W];
-                for j in 0..W {
-                    centred[j] = p[j] - shift[j];
-                }
-                let (mut sent, mut here) = ([0f32; W], [0f32; W]);
-                for edge in edges.of(node) {
-                    let q: &[f32; W] = take(u, edges.sender(edge) * stride + c + at);
-                    for j in 0..W {
-                        let value = centred[j] + q[j];
-                        sent[j] += q[j];
-                        here[j] += value;
-                        second[j] += value * value;
-                    }
-                }
-                for j in 0..W {
-                    first[j] += here[j];
-                }
-                *take_mut(senders, node * c + at) = sent;
+            let c = sums.first.len();
+            let p: &[f32; W] = take(u, (edges.first + node) * stride + at);
+            let shift: &[f32; W] = take(&sums.shift, at);
+            let mut centred = [0f32; W];
+            for j in 0..W {
+                centred[j] = p[j] - shift[j];
             }
-            *take_mut(&mut sums.first, at) = first;
-            *take_mut(&mut sums.second, at) = second;
+            let (mut sent, mut one, mut two) = ([0f32; W], [0f32; W], [0f32; W]);
+            for edge in edges.of(node) {
+                let q: &[f32; W] = take(u, edges.sender(edge) * stride + c + at);
+                for j in 0..W {
+                    let value = centred[j] + q[j];
+                    sent[j] += q[j];
+                    one[j] += value;
+                    two[j] += value * value;
+                }
+            }
+            let (first, second): (&mut [f32; W], &mut [f32; W]) =
+                (take_mut(&mut sums.first, at), take_mut(&mut sums.second, at));
+            for j in 0..W {
+                first[j] += one[j];
+                second[j] += two[j];
+            }
+            *take_mut(senders, node * c + at) = sent;
         }
-        by_columns!(c, body(u, stride, edges, c, sums, senders));
+        for node in 0..nodes {
+            by_columns!(c, body(node, u, stride, edges, sums, senders));
+        }
     }
 
     /// Messages before the first norm, `[edges, C]`.
@@ -164,22 +174,28 @@ kernels! {
     fn messages(u: &[f32], stride: usize, edges: Edges<'_>, norm: Affine<'_>, out: &mut [f32]) {
         #[inline(always)]
         fn body<const W: usize>(
-            at: usize, u: &[f32], stride: usize, edges: Edges<'_>, norm: Affine<'_>, out: &mut [f32],
+            at: usize,
+            node: usize,
+            u: &[f32],
+            stride: usize,
+            edges: Edges<'_>,
+            norm: Affine<'_>,
+            out: &mut [f32],
         ) {
             let c = norm.mean.len();
             let Columns { mean, scale, bias } = Columns::<W>::of(norm, at);
-            for node in 0..edges.nodes() {
-                let p: &[f32; W] = take(u, (edges.first + node) * stride + at);
-                for edge in edges.of(node) {
-                    let q: &[f32; W] = take(u, edges.sender(edge) * stride + c + at);
-                    let out: &mut [f32; W] = take_mut(out, edge * c + at);
-                    for j in 0..W {
-                        out[j] = relu((p[j] + q[j] - mean[j]) * scale[j] + bias[j]);
-                    }
+            let p: [f32; W] = *take(u, (edges.first + node) * stride + at);
+            for edge in edges.of(node) {
+                let q: &[f32; W] = take(u, edges.sender(edge) * stride + c + at);
+                let out: &mut [f32; W] = take_mut(out, edge * c + at);
+                for j in 0..W {
+                    out[j] = relu((p[j] + q[j] - mean[j]) * scale[j] + bias[j]);
                 }
             }
         }
-        by_columns!(norm.mean.len(), body(u, stride, edges, norm, out));
+        for node in 0..edges.nodes() {
+            by_columns!(norm.mean.len(), body(node, u, stride, edges, norm, out));
+        }
     }
 
     /// Messages with the first norm folded into `u` but for its shift.
@@ -220,48 +236,61 @@ kernels! {
     /// Sums of rows about the shift that is set.
     fn shifted_sums(z: &[f32], rows: usize, sums: &mut Sums) {
         #[inline(always)]
-        fn body<const W: usize>(at: usize, z: &[f32], rows: usize, c: usize, sums: &mut Sums) {
+        fn body<const W: usize>(at: usize, z: &[f32], c: usize, sums: &mut Sums) {
             let shift: [f32; W] = *take(&sums.shift, at);
-            let (mut first, mut second) = ([0f32; W], [0f32; W]);
-            for row in 0..rows {
-                let z: &[f32; W] = take(z, row * c + at);
+            let (mut one, mut two) = ([0f32; W], [0f32; W]);
+            for z in z.chunks_exact(c) {
+                let z: &[f32; W] = take(z, at);
                 for j in 0..W {
                     let value = z[j] - shift[j];
-                    first[j] += value;
-                    second[j] += value * value;
+                    one[j] += value;
+                    two[j] += value * value;
                 }
             }
-            *take_mut(&mut sums.first, at) = first;
-            *take_mut(&mut sums.second, at) = second;
+            let (first, second): (&mut [f32; W], &mut [f32; W]) =
+                (take_mut(&mut sums.first, at), take_mut(&mut sums.second, at));
+            for j in 0..W {
+                first[j] += one[j];
+                second[j] += two[j];
+            }
         }
         sums.rows = rows;
         let c = sums.first.len();
-        by_columns!(c, body(z, rows, c, sums));
+        for z in z[..rows * c].chunks(ROWS * c) {
+            by_columns!(c, body(z, c, sums));
+        }
     }
 
     /// For each node `[M | S]`: the number of its edges that the last ReLU lets through, and over them the sum of
     /// `z - mean`. A NaN passes, so that it is noticed.
     fn last_sums(z: &[f32], edges: Edges<'_>, norm: Affine<'_>, out: &mut [f32]) {
         #[inline(always)]
-        fn body<const W: usize>(at: usize, z: &[f32], edges: Edges<'_>, norm: Affine<'_>, out: &mut [f32]) {
+        fn body<const W: usize>(
+            at: usize,
+            node: usize,
+            z: &[f32],
+            edges: Edges<'_>,
+            norm: Affine<'_>,
+            out: &mut [f32],
+        ) {
             let c = norm.mean.len();
             let Columns { mean, scale, bias } = Columns::<W>::of(norm, at);
-            for node in 0..edges.nodes() {
-                let (mut count, mut sum) = ([0f32; W], [0f32; W]);
-                for edge in edges.of(node) {
-                    let z: &[f32; W] = take(z, edge * c + at);
-                    for j in 0..W {
-                        let x = z[j] - mean[j];
-                        let closed = x * scale[j] + bias[j] <= 0.0;
-                        count[j] += if closed { 0.0 } else { 1.0 };
-                        sum[j] += if closed { 0.0 } else { x };
-                    }
+            let (mut count, mut sum) = ([0f32; W], [0f32; W]);
+            for edge in edges.of(node) {
+                let z: &[f32; W] = take(z, edge * c + at);
+                for j in 0..W {
+                    let x = z[j] - mean[j];
+                    let closed = x * scale[j] + bias[j] <= 0.0;
+                    count[j] += if closed { 0.0 } else { 1.0 };
+                    sum[j] += if closed { 0.0 } else { x };
                 }
-                *take_mut(out, node * 2 * c + at) = count;
-                *take_mut(out, node * 2 * c + c + at) = sum;
             }
+            *take_mut(out, node * 2 * c + at) = count;
+            *take_mut(out, node * 2 * c + c + at) = sum;
         }
-        by_columns!(norm.mean.len(), body(z, edges, norm, out));
+        for node in 0..edges.nodes() {
+            by_columns!(norm.mean.len(), body(node, z, edges, norm, out));
+        }
     }
 
     /// Mean over the edges of each node of `scale S + bias M`.
@@ -282,26 +311,32 @@ kernels! {
     fn folded_means(z: &[f32], edges: Edges<'_>, bias: &[f32], out: &mut [f32]) {
         #[inline(always)]
         fn body<const W: usize>(
-            at: usize, z: &[f32], edges: Edges<'_>, c: usize, bias: &[f32], out: &mut [f32],
+            at: usize,
+            node: usize,
+            z: &[f32],
+            edges: Edges<'_>,
+            bias: &[f32],
+            out: &mut [f32],
         ) {
+            let c = bias.len();
             let bias: [f32; W] = *take(bias, at);
-            for node in 0..edges.nodes() {
-                let mut sum = [0f32; W];
-                let range = edges.of(node);
-                let share = 1.0 / range.len().max(1) as f32;
-                for edge in range {
-                    let z: &[f32; W] = take(z, edge * c + at);
-                    for j in 0..W {
-                        sum[j] += relu(z[j] + bias[j]);
-                    }
-                }
+            let mut sum = [0f32; W];
+            let range = edges.of(node);
+            let share = 1.0 / range.len().max(1) as f32;
+            for edge in range {
+                let z: &[f32; W] = take(z, edge * c + at);
                 for j in 0..W {
-                    sum[j] *= share;
+                    sum[j] += relu(z[j] + bias[j]);
                 }
-                *take_mut(out, node * c + at) = sum;
             }
+            for value in &mut sum {
+                *value *= share;
+            }
+            *take_mut(out, node * c + at) = sum;
         }
-        by_columns!(bias.len(), body(z, edges, bias.len(), bias, out));
+        for node in 0..edges.nodes() {
+            by_columns!(bias.len(), body(node, z, edges, bias, out));
+        }
     }
 
     /// `out = ReLU(out + norm(S))` for rows of `s`, `stride` apart.
@@ -378,6 +413,7 @@ kernels! {
         #[inline(always)]
         fn body<const W: usize>(
             at: usize,
+            node: usize,
             d: &[f32],
             z: &[f32],
             edges: Edges<'_>,
@@ -389,26 +425,26 @@ kernels! {
             let c = norm.mean.len();
             let Columns { mean, scale, bias } = Columns::<W>::of(norm, at);
             let (k1, k2): ([f32; W], [f32; W]) = (*take(k1, at), *take(k2, at));
-            for node in 0..edges.nodes() {
-                let range = edges.of(node);
-                let share = 1.0 / range.len().max(1) as f32;
-                let d: &[f32; W] = take(d, node * c + at);
-                let mut open = [0f32; W];
+            let range = edges.of(node);
+            let share = 1.0 / range.len().max(1) as f32;
+            let d: &[f32; W] = take(d, node * c + at);
+            let mut open = [0f32; W];
+            for j in 0..W {
+                open[j] = scale[j] * (d[j] * share) + k2[j];
+            }
+            for edge in range {
+                let z: &[f32; W] = take(z, edge * c + at);
+                let out: &mut [f32; W] = take_mut(out, edge * c + at);
                 for j in 0..W {
-                    open[j] = scale[j] * (d[j] * share) + k2[j];
-                }
-                for edge in range {
-                    let z: &[f32; W] = take(z, edge * c + at);
-                    let out: &mut [f32; W] = take_mut(out, edge * c + at);
-                    for j in 0..W {
-                        let x = z[j] - mean[j];
-                        let base = if x * scale[j] + bias[j] <= 0.0 { k2[j] } else { open[j] };
-                        out[j] = k1[j] * x + base;
-                    }
+                    let x = z[j] - mean[j];
+                    let base = if x * scale[j] + bias[j] <= 0.0 { k2[j] } else { open[j] };
+                    out[j] = k1[j] * x + base;
                 }
             }
         }
-        by_columns!(norm.mean.len(), body(d, z, edges, norm, k1, k2, out));
+        for node in 0..edges.nodes() {
+            by_columns!(norm.mean.len(), body(node, d, z, edges, norm, k1, k2, out));
+        }
     }
 
     /// An equal share of the node's gradient for each of its edges, `[edges, C]`.
@@ -425,13 +461,13 @@ kernels! {
         }
     }
 
-    /// Gradient of an inner product, `[edges, C]`, from that of its norm's output: in place in `d`.
-    fn inner_gradient(d: &mut [f32], z: &[f32], mean: &[f32], k0: &[f32], k1: &[f32], k2: &[f32]) {
+    /// Gradient of an inner product, `[edges, C]`, from the gradient `d` of its norm's output.
+    fn inner_gradient(d: &[f32], z: &[f32], mean: &[f32], k0: &[f32], k1: &[f32], k2: &[f32], out: &mut [f32]) {
         let c = mean.len();
         let (k0, k1, k2) = (&k0[..c], &k1[..c], &k2[..c]);
-        for (d, z) in d.chunks_exact_mut(c).zip(z.chunks_exact(c)) {
+        for ((out, d), z) in out.chunks_exact_mut(c).zip(d.chunks_exact(c)).zip(z.chunks_exact(c)) {
             for j in 0..c {
-                d[j] = k0[j] * d[j] + k1[j] * (z[j] - mean[j]) + k2[j];
+                out[j] = k0[j] * d[j] + k1[j] * (z[j] - mean[j]) + k2[j];
             }
         }
     }
@@ -468,32 +504,43 @@ kernels! {
                 second[j] += product[j];
             }
         }
-        by_columns!(mean.len(), body(d, h, z, mean, first, second));
+        let c = mean.len();
+        for ((d, h), z) in d.chunks_mut(ROWS * c).zip(h.chunks(ROWS * c)).zip(z.chunks(ROWS * c)) {
+            by_columns!(c, body(d, h, z, mean, first, second));
+        }
     }
 
     /// Takes the gradient of the first norm's ReLU with output `h` to the nodes: a row of `out` is
     /// `[sum at the receiver | sum at the sender]`. The rows of a tile start at 0.
     fn to_nodes(d: &[f32], h: &[f32], edges: Edges<'_>, c: usize, out: &mut [f32]) {
         #[inline(always)]
-        fn body<const W: usize>(at: usize, d: &[f32], h: &[f32], edges: Edges<'_>, c: usize, out: &mut [f32]) {
-            for node in 0..edges.nodes() {
-                let mut received = [0f32; W];
-                for edge in edges.of(node) {
-                    let (d, h): (&[f32; W], &[f32; W]) = (take(d, edge * c + at), take(h, edge * c + at));
-                    let sent: &mut [f32; W] = take_mut(out, (edges.sender(edge) * 2 + 1) * c + at);
-                    for j in 0..W {
-                        let value = if h[j] > 0.0 { d[j] } else { 0.0 };
-                        received[j] += value;
-                        sent[j] += value;
-                    }
-                }
-                let out: &mut [f32; W] = take_mut(out, (edges.first + node) * 2 * c + at);
+        fn body<const W: usize>(
+            at: usize,
+            node: usize,
+            d: &[f32],
+            h: &[f32],
+            edges: Edges<'_>,
+            c: usize,
+            out: &mut [f32],
+        ) {
+            let mut received = [0f32; W];
+            for edge in edges.of(node) {
+                let (d, h): (&[f32; W], &[f32; W]) = (take(d, edge * c + at), take(h, edge * c + at));
+                let sent: &mut [f32; W] = take_mut(out, (edges.sender(edge) * 2 + 1) * c + at);
                 for j in 0..W {
-                    out[j] += received[j];
+                    let value = if h[j] > 0.0 { d[j] } else { 0.0 };
+                    received[j] += value;
+                    sent[j] += value;
                 }
             }
+            let out: &mut [f32; W] = take_mut(out, (edges.first + node) * 2 * c + at);
+            for j in 0..W {
+                out[j] += received[j];
+            }
         }
-        by_columns!(c, body(d, h, edges, c, out));
+        for node in 0..edges.nodes() {
+            by_columns!(c, body(node, d, h, edges, c, out));
+        }
     }
 
     /// Sums for the first norm from the nodes' sums of gradients: of `d` and `d (P + Q - mean)` over edges. `centre`
@@ -524,22 +571,28 @@ kernels! {
     fn receivers(u: &[f32], stride: usize, edges: Edges<'_>, c: usize, out: &mut [f32], counts: &mut [f32]) {
         #[inline(always)]
         fn body<const W: usize>(
-            at: usize, u: &[f32], stride: usize, edges: Edges<'_>, c: usize, out: &mut [f32],
+            at: usize,
+            node: usize,
+            u: &[f32],
+            stride: usize,
+            edges: Edges<'_>,
+            c: usize,
+            out: &mut [f32],
         ) {
-            for node in 0..edges.nodes() {
-                let p: [f32; W] = *take(u, (edges.first + node) * stride + at);
-                for edge in edges.of(node) {
-                    let out: &mut [f32; W] = take_mut(out, edges.sender(edge) * c + at);
-                    for j in 0..W {
-                        out[j] += p[j];
-                    }
+            let p: [f32; W] = *take(u, (edges.first + node) * stride + at);
+            for edge in edges.of(node) {
+                let out: &mut [f32; W] = take_mut(out, edges.sender(edge) * c + at);
+                for j in 0..W {
+                    out[j] += p[j];
                 }
             }
         }
         for edge in 0..edges.senders.len() {
             counts[edges.sender(edge)] += 1.0;
         }
-        by_columns!(c, body(u, stride, edges, c, out));
+        for node in 0..edges.nodes() {
+            by_columns!(c, body(node, u, stride, edges, c, out));
+        }
     }
 
     /// Gradients of `P` and `Q` from the nodes' sums of gradients, of senders' `Q` and of receivers' `P`.
