@@ -12,6 +12,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use jetgraft_nn::contract::{Backbone, GraphBatch, Mode, RaggedGraph};
 use jetgraft_nn::import::read_file;
+use jetgraft_nn::ops::contrastive::nt_xent;
 use jetgraft_nn::registry::BackboneConfig;
 use jetgraft_nn::state::load_state;
 
@@ -79,6 +80,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let used = cpu_time_s();
             let loss = match loss.as_str() {
                 "cross-entropy" => cross_entropy(network.forward(&batch, &mode), &labels),
+                // The first half of the graphs is one view, the second half the other.
+                "nt-xent" => {
+                    let rows = network.encode(&batch, &mode);
+                    let [views, width] = rows.dims();
+                    let view = |rows: &Tensor<2>, from, to| rows.clone().slice([from..to, 0..width]);
+                    let half = views / 2;
+                    nt_xent(view(&rows, 0, half), view(&rows, half, views), 0.1)
+                }
                 other => return Err(format!("no loss `{other}`").into()),
             };
             losses.push(loss.clone().into_scalar::<f32>());

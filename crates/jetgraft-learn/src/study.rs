@@ -46,6 +46,8 @@ pub struct StudyPlan {
     pub name: String,
     /// What of the source is kept, frozen, and at which rate the rest learns.
     pub plan: PlanOptions,
+    /// Number of the view of the jets that its networks read, from 0.
+    pub view: usize,
     /// How it trains; the seed in it is replaced, see the [module](self). The budget is per cell: `epochs` gives
     /// small sizes fewer steps, `steps` gives every size the same.
     pub train: TrainOptions,
@@ -138,7 +140,10 @@ impl fmt::Display for Cell {
     }
 }
 
-/// Jets of a study. No event may be in two of the sets.
+/// Jets of a study, as networks of one kind read them. No event may be in two of the sets.
+///
+/// A study that compares networks with different inputs has several views of the same jets: the same events and labels
+/// in the same order, so that cells of all plans are paired.
 #[derive(Clone, Debug)]
 pub struct StudyData {
     /// Training jets, from which the cells' subsets are drawn.
@@ -174,8 +179,8 @@ pub type Draw<'a, B> = dyn Fn(&StudyPlan, u64) -> Result<B, NnError> + 'a;
 pub struct Study<'a, B> {
     /// What.
     pub options: &'a StudyOptions,
-    /// On what.
-    pub data: &'a StudyData,
+    /// On what: the views of the jets, which plans choose from.
+    pub views: &'a [StudyData],
     /// From what, the same for all cells; without it only plans that start from nothing can run.
     pub source: Option<&'a State>,
     /// Fresh target networks.
@@ -263,23 +268,12 @@ impl<B: Backbone> Study<'_, B> {
     /// [`LearnError::OtherJob`] for a finished cell of other options or jets; what the store, [`graft`] and [`train`]
     /// say.
     pub fn run(&self, observer: &mut dyn StudyObserver) -> Result<Outcome, LearnError> {
-        let StudyData { pool, validation, test } = self.data;
         self.options.check()?;
-        check_disjoint(&[
-            ("training", &pool.event_id[..]),
-            ("validation", &validation.event_id),
-            ("test", &test.event_id),
-        ])?;
-        for plan in &self.options.plans {
-            let model = (self.network)(plan, 0)?;
-            for (name, set) in [("training", pool), ("validation", validation), ("test", test)] {
-                check_set(name, set, &model)?;
-            }
-        }
+        let pool = self.check_data()?;
+        let digests = |view: &StudyData| [fingerprint(&view.validation), fingerprint(&view.test)];
         let shared = Shared {
             subsets: self.options.subsets(pool)?,
-            validation: fingerprint(validation),
-            test: fingerprint(test),
+            digests: self.views.iter().map(digests).collect(),
             shelf: Shelf::new(self.cache_bytes),
         };
         let mut done = Vec::new();
@@ -308,6 +302,51 @@ impl<B: Backbone> Study<'_, B> {
         Ok(Outcome { done, pending })
     }
 
+    /// Checks that the views are of the same jets, that no event is in two sets, and that every plan's network reads
+    /// its view. Returns the jets that subsets are drawn from.
+    fn check_data(&self) -> Result<&GraphSet, LearnError> {
+        let Some((first, others)) = self.views.split_first() else {
+            return Err(LearnError::option("study.views", "none", "one or more"));
+        };
+        check_disjoint(&[
+            ("training", &first.pool.event_id[..]),
+            ("validation", &first.validation.event_id),
+            ("test", &first.test.event_id),
+        ])?;
+        for view in others {
+            for (name, set, same) in [
+                ("training", &view.pool, &first.pool),
+                ("validation", &view.validation, &first.validation),
+                ("test", &view.test, &first.test),
+            ] {
+                if set.event_id != same.event_id || set.label != same.label {
+                    return Err(LearnError::Data {
+                        set: name.into(),
+                        found: format!("{} jets that differ between the inputs of the study", set.len()),
+                        expected: format!("the same {} jets in the same order for every input", same.len()),
+                    });
+                }
+            }
+        }
+        for plan in &self.options.plans {
+            let view = self.view(plan)?;
+            let model = (self.network)(plan, 0)?;
+            for (name, set) in
+                [("training", &view.pool), ("validation", &view.validation), ("test", &view.test)]
+            {
+                check_set(name, set, &model)?;
+            }
+        }
+        Ok(&first.pool)
+    }
+
+    fn view(&self, plan: &StudyPlan) -> Result<&StudyData, LearnError> {
+        self.views.get(plan.view).ok_or_else(|| {
+            let expected = format!("below {}", self.views.len());
+            LearnError::option("study.plans.view", plan.view.to_string(), expected)
+        })
+    }
+
     fn cell(
         &self,
         cell: &Cell,
@@ -319,6 +358,8 @@ impl<B: Backbone> Study<'_, B> {
             return Err(LearnError::option("cell.plan", &cell.plan, "one of the study's plans"));
         };
         let subsets = &shared.subsets;
+        let view = self.view(study_plan)?;
+        let [validation_digest, test_digest] = &shared.digests[study_plan.view];
         let index = cell.seed as u64;
         let weights_seed = derive(options.seed, "initial weights", &[index]);
         let training_seed = derive(options.seed, "training", &[index]);
@@ -330,14 +371,14 @@ impl<B: Backbone> Study<'_, B> {
             Some(source) if plan.needs_source() => graft(source, &fresh_state, &plan, &options.allow)?,
             _ => ungrafted(&fresh_state, &plan)?,
         };
-        let training = Arc::new(self.data.pool.select(subsets.rows(cell.seed, cell.size)));
+        let training = Arc::new(view.pool.select(subsets.rows(cell.seed, cell.size)));
         let none = Default::default();
         let identity = CellIdentity {
             options: digest(&json(&(cell, &study_plan.plan, &train_options))),
             start: digest(&weights::to_bytes(&start, &none)),
             training: fingerprint(&training),
-            validation: shared.validation.clone(),
-            test: shared.test.clone(),
+            validation: validation_digest.clone(),
+            test: test_digest.clone(),
         };
         let folder = self.store.folder(cell);
         let lock_path = beside(&folder, "lock");
@@ -367,7 +408,7 @@ impl<B: Backbone> Study<'_, B> {
                     model: load_state(drawn, &start)?,
                     plan: &plan,
                     training,
-                    validation: self.data.validation.clone(),
+                    validation: view.validation.clone(),
                     options: &train_options,
                     device: self.device,
                     cache_bytes: self.cache_bytes,
@@ -382,7 +423,8 @@ impl<B: Backbone> Study<'_, B> {
             info!(%cell, steps = trained.steps, "cell done");
             let size = subsets.sizes.iter().position(|&size| size == cell.size);
             let sharing = size.map_or(Sharing::Disjoint, |at| subsets.sharing[at]);
-            let test = self.test(&trained.model, &plan, &train_options, shared)?;
+            let test =
+                self.test(&trained.model, &plan, &train_options, &view.test, test_digest, &shared.shelf)?;
             let record = CellRecord { cell: cell.clone(), identity, sharing, weights_seed, training_seed };
             self.store.write(&CellResult { record, graft, trained, test })?;
         }
@@ -400,12 +442,14 @@ impl<B: Backbone> Study<'_, B> {
         model: &B,
         plan: &Plan,
         options: &TrainOptions,
-        shared: &Shared,
+        test: &GraphSet,
+        test_digest: &str,
+        shelf: &Shelf,
     ) -> Result<Logits, LearnError> {
-        let (test, batch_size) = (&self.data.test, options.evaluation_batch_size);
+        let batch_size = options.evaluation_batch_size;
         let prefix = match plan.phases.iter().map(Phase::fixed_prefix).min() {
             None | Some(0) => None,
-            Some(cut) => shared.shelf.get(model, test, &shared.test, cut, batch_size, self.device)?,
+            Some(cut) => shelf.get(model, test, test_digest, cut, batch_size, self.device)?,
         };
         logits_from(model, test, prefix.as_deref(), batch_size, self.device)
     }
@@ -436,8 +480,8 @@ impl<B: Backbone> Study<'_, B> {
 /// What all cells of a run of a study use.
 struct Shared {
     subsets: Subsets,
-    validation: String,
-    test: String,
+    /// Of the validation and test jets of each view.
+    digests: Vec<[String; 2]>,
     shelf: Shelf,
 }
 

@@ -104,6 +104,7 @@ fn options() -> StudyOptions {
     let plan = |name: &str, text: &str| StudyPlan {
         name: name.into(),
         plan: serde_json::from_str::<PlanOptions>(text).unwrap(),
+        view: 0,
         train: train.clone(),
     };
     StudyOptions {
@@ -147,7 +148,7 @@ fn go_with(
     let source = source();
     Study {
         options,
-        data,
+        views: std::slice::from_ref(data),
         source: Some(&source),
         network: &|_, seed| Ok(Tiny::new(2, seed, &device)),
         device: &device,

@@ -20,7 +20,7 @@ pub const NORM_EPSILON: f64 = 1e-5;
 pub const NORM_MOMENTUM: f64 = 0.1;
 
 /// A parameter with the identity of its name, trainable.
-fn parameter<const D: usize>(
+pub(crate) fn parameter<const D: usize>(
     name: &str,
     values: Vec<f32>,
     shape: [usize; D],

@@ -20,7 +20,42 @@ use crate::models::event_gnn::{self, EventGnn, EventGnnConfig};
 use crate::models::jetclr::{self, JetClr, JetClrConfig};
 use crate::models::lundnet::{self, LundNet, LundNetConfig};
 use crate::models::mlp::{self, Mlp, MlpConfig};
+use crate::models::particle_transformer::{self, ParticleTransformer, ParticleTransformerConfig};
+use crate::models::particlenet::{self, ParticleNet, ParticleNetConfig};
 use crate::state::State;
+
+impl BackboneConfig {
+    /// Names of the sizes that [`BackboneConfig::preset`] knows.
+    pub const PRESETS: &[&str] = &[
+        "lundnet",
+        "particlenet",
+        "particlenet-lite",
+        "jetclr",
+        "pfn",
+        "efn",
+        "mlp",
+        "particle-transformer",
+        "event-gnn",
+        "event-gat",
+    ];
+
+    /// Published sizes by name, for the published input; see [`BackboneConfig::with_ends`].
+    pub fn preset(name: &str) -> Option<Self> {
+        Some(match name {
+            "lundnet" => Self::LundNet(LundNetConfig::default()),
+            "particlenet" => Self::ParticleNet(ParticleNetConfig::particlenet()),
+            "particlenet-lite" => Self::ParticleNet(ParticleNetConfig::particlenet_lite()),
+            "jetclr" => Self::JetClr(JetClrConfig::jetclr()),
+            "pfn" => Self::DeepSets(DeepSetsConfig::particle_flow()),
+            "efn" => Self::DeepSets(DeepSetsConfig::energy_flow()),
+            "particle-transformer" => Self::ParticleTransformer(ParticleTransformerConfig::default()),
+            "event-gnn" => Self::EventGnn(EventGnnConfig::default()),
+            "event-gat" => Self::EventGat(EventGatConfig::default()),
+            "mlp" => Self::Mlp(MlpConfig::default()),
+            _ => return None,
+        })
+    }
+}
 
 /// Writes everything that is the same for each backbone, by delegation.
 macro_rules! backbones {
@@ -174,31 +209,20 @@ macro_rules! backbones {
 backbones! {
     /// LundNet: EdgeConv on the tree of a jet's declusterings.
     LundNet(lundnet, LundNet, LundNetConfig) = "lundnet";
-    /// Mean messages among all objects of an event.
-    EventGnn(event_gnn, EventGnn, EventGnnConfig) = "event-gnn";
-    /// Graph attention among all objects of an event.
-    EventGat(event_gat, EventGat, EventGatConfig) = "event-gat";
+    /// ParticleNet: EdgeConv on the nearest neighbours of a jet's particles.
+    ParticleNet(particlenet, ParticleNet, ParticleNetConfig) = "particlenet";
     /// Particle or energy flow network: a deep set.
     DeepSets(deep_sets, DeepSets, DeepSetsConfig) = "deep-sets";
     /// JetCLR: transformer encoder for contrastive learning.
     JetClr(jetclr, JetClr, JetClrConfig) = "jetclr";
     /// Small network on high-level variables.
     Mlp(mlp, Mlp, MlpConfig) = "mlp";
-}
-
-impl BackboneConfig {
-    /// Names of the sizes that [`BackboneConfig::preset`] knows.
-    pub const PRESETS: &[&str] = &["lundnet", "event-gnn", "event-gat"];
-
-    /// Published sizes by name, for the published input; see [`BackboneConfig::with_ends`].
-    pub fn preset(name: &str) -> Option<Self> {
-        Some(match name {
-            "lundnet" => Self::LundNet(LundNetConfig::default()),
-            "event-gnn" => Self::EventGnn(EventGnnConfig::default()),
-            "event-gat" => Self::EventGat(EventGatConfig::default()),
-            _ => return None,
-        })
-    }
+    /// Particle Transformer: attention between all particles of a jet, told of each pair.
+    ParticleTransformer(particle_transformer, ParticleTransformer, ParticleTransformerConfig) = "particle-transformer";
+    /// Mean messages among all objects of an event.
+    EventGnn(event_gnn, EventGnn, EventGnnConfig) = "event-gnn";
+    /// Graph attention among all objects of an event.
+    EventGat(event_gat, EventGat, EventGatConfig) = "event-gat";
 }
 
 impl ModuleDisplayDefault for AnyBackbone {

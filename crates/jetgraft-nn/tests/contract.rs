@@ -10,9 +10,14 @@ use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::Device;
 use common::{Trees, bits, difference, gradients, host};
 use jetgraft_nn::contract::{Backbone, Mode, NormMode, RaggedGraph, Rows};
+use jetgraft_nn::models::deep_sets::DeepSetsConfig;
 use jetgraft_nn::models::event_gat::EventGatConfig;
 use jetgraft_nn::models::event_gnn::EventGnnConfig;
+use jetgraft_nn::models::jetclr::JetClrConfig;
 use jetgraft_nn::models::lundnet::LundNetConfig;
+use jetgraft_nn::models::mlp::MlpConfig;
+use jetgraft_nn::models::particle_transformer::ParticleTransformerConfig;
+use jetgraft_nn::models::particlenet::{BlockConfig, ParticleNetConfig};
 use jetgraft_nn::registry::{AnyBackbone, BackboneConfig};
 use jetgraft_nn::state::{Role, State, load_state, parameter_ids, state};
 use jetgraft_nn::weights::{Metadata, from_bytes, to_bytes};
@@ -37,9 +42,45 @@ fn small(kind: &str) -> Case {
             head_hidden: 12,
             ..LundNetConfig::default()
         }),
-        "event-gnn" => {
-            BackboneConfig::EventGnn(EventGnnConfig { layers: 3, width: 16, ..EventGnnConfig::default() })
-        }
+        "particlenet" => BackboneConfig::ParticleNet(ParticleNetConfig {
+            blocks: vec![
+                BlockConfig { neighbours: 5, widths: vec![8, 8, 8] },
+                BlockConfig { neighbours: 4, widths: vec![8, 12] },
+            ],
+            head: vec![12],
+            ..ParticleNetConfig::particlenet()
+        }),
+        "deep-sets" => BackboneConfig::DeepSets(DeepSetsConfig {
+            phi: vec![12, 16],
+            f: vec![12],
+            dropout: 0.1,
+            ..DeepSetsConfig::particle_flow()
+        }),
+        "jetclr" => BackboneConfig::JetClr(JetClrConfig {
+            width: 24,
+            heads: 4,
+            feed_forward: 40,
+            layers: 2,
+            projection: vec![20, 20],
+            ..JetClrConfig::jetclr()
+        }),
+        "mlp" => BackboneConfig::Mlp(MlpConfig { hidden: vec![12, 8], dropout: 0.1, ..MlpConfig::default() }),
+        "particle-transformer" => BackboneConfig::ParticleTransformer(ParticleTransformerConfig {
+            embed: vec![12, 20, 16],
+            pair: vec![8, 6],
+            heads: 4,
+            blocks: 2,
+            class_blocks: 2,
+            hidden: 24,
+            ..ParticleTransformerConfig::default()
+        }),
+        "event-gnn" => BackboneConfig::EventGnn(EventGnnConfig {
+            layers: 3,
+            width: 16,
+            head_hidden: vec![12],
+            dropout: 0.1,
+            ..EventGnnConfig::default()
+        }),
         "event-gat" => BackboneConfig::EventGat(EventGatConfig {
             layers: 3,
             width: 16,
@@ -50,7 +91,7 @@ fn small(kind: &str) -> Case {
         }),
         other => panic!("no small `{other}` in the contract tests"),
     };
-    Case { config: config.with_ends(FEATURES, CLASSES), single: false }
+    Case { config: config.with_ends(FEATURES, CLASSES), single: kind == "mlp" }
 }
 
 fn each(check: impl Fn(&Case)) {
@@ -84,6 +125,19 @@ fn bits_of(state: &State) -> Vec<(String, Vec<u32>)> {
 fn evaluate(network: &AnyBackbone, trees: &Trees) -> Vec<f32> {
     let device = network.devices()[0].clone();
     host(network.forward(&trees.batch(&device), &Mode::evaluate(network.stages().len())))
+}
+
+/// The same bits; says where the first differ.
+fn same(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let differ = (0..found.len()).find(|&at| found[at].to_bits() != expected[at].to_bits());
+    if let Some(at) = differ {
+        let worst = difference(found, expected);
+        panic!(
+            "{what}: value {at} is {}, expected {}; largest difference {worst:e}",
+            found[at], expected[at]
+        );
+    }
 }
 
 /// Sizes of a batch with a single constituent, two, and many.
@@ -173,17 +227,17 @@ fn stage_by_stage_is_the_whole_bit_for_bit() {
                     };
                     assert_eq!(first.dims(), [rows, network.width_at(cut)], "cut {cut}");
                     let second = network.forward_stages(cut..stages, first, &batch.graph, &mode);
-                    assert_eq!(bits(&host(second)), bits(&whole), "cut {cut}");
+                    same(&host(second), &whole, &format!("cut {cut}"));
                 }
                 let mut activation = batch.features.clone();
                 for stage in 0..stages {
                     activation = network.forward_stages(stage..stage + 1, activation, &batch.graph, &mode);
                 }
-                assert_eq!(bits(&host(activation)), bits(&whole));
+                same(&host(activation), &whole, "stage by stage");
                 let encoded = host(network.encode(&batch, &mode));
                 let to_head =
                     network.forward_stages(0..stages - 1, batch.features.clone(), &batch.graph, &mode);
-                assert_eq!(bits(&encoded), bits(&host(to_head)));
+                same(&encoded, &host(to_head), "encoding");
             }
         }
     });
@@ -415,11 +469,11 @@ fn a_frozen_prefix_leaves_no_trace() {
         let network = network.valid();
         let batch = case.trees(&[5, 6, 30], 2).batch(&Device::flex());
         let cached = network.forward_stages(0..cut, batch.features.clone(), &batch.graph, &mode);
-        assert_eq!(bits(&host(cached.clone())), bits(&host::<2>(prefix)));
+        same(&host(cached.clone()), &host::<2>(prefix), "cached prefix");
         let mode = Mode::evaluate(stages);
         let whole = network.forward(&batch, &mode);
         let rest = network.forward_stages(cut..stages, cached, &batch.graph, &mode);
-        assert_eq!(bits(&host(rest)), bits(&host(whole)));
+        same(&host(rest), &host(whole), "the rest after a cached prefix");
     });
 }
 
@@ -489,7 +543,8 @@ fn every_preset_is_a_network_and_every_kind_a_preset() {
         assert_eq!(config.build(0, &Device::flex()).unwrap().config(), config, "{name}");
     }
     for kind in BackboneConfig::KINDS {
-        assert!(BackboneConfig::PRESETS.contains(kind), "{kind}");
+        let has = |name: &&&str| BackboneConfig::preset(name).unwrap().kind() == *kind;
+        assert!(BackboneConfig::PRESETS.iter().any(|name| has(&name)), "{kind}");
     }
     assert_eq!(BackboneConfig::preset("no such network"), None);
 }

@@ -233,7 +233,7 @@ fn outputs_loss_and_gradients_of_the_reference() {
 }
 
 #[test]
-fn counts_names_and_stages_are_a_format() {
+fn counts_are_the_published_ones() {
     let device = Device::flex();
     let count = |config: &JetClrConfig| {
         let network = JetClr::new(config, 0, &device).unwrap();
@@ -256,10 +256,6 @@ fn counts_names_and_stages_are_a_format() {
     assert_eq!(count(&JetClrConfig::at_scale()), 27_313_152);
     let one_more = JetClrConfig { layers: 5, ..published.clone() };
     assert_eq!(count(&one_more) - count(&published), 6_010_000);
-    let network = JetClr::new(&small(Mask::Hard), 0, &device).unwrap();
-    let listed: String =
-        state(&network).iter().map(|(name, tensor)| format!("{name} {:?}\n", tensor.shape)).collect();
-    assert_eq!(listed, include_str!("jetclr_names.txt"), "names and shapes are in every saved file");
 }
 
 #[test]

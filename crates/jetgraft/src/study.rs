@@ -105,6 +105,7 @@ fn options(recipe: &StudyRecipe) -> StudyOptions {
     let plan = |named: &NamedPlan| StudyPlan {
         name: named.name.clone(),
         plan: named.plan.clone(),
+        view: 0,
         train: recipe.train.clone(),
     };
     StudyOptions {
@@ -285,7 +286,7 @@ impl Bench<'_> {
         };
         let outcome = Study {
             options: &self.options,
-            data: &self.data,
+            views: std::slice::from_ref(&self.data),
             source: Some(&self.source.weights),
             network: &network,
             device: &self.device,

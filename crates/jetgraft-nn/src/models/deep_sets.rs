@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +20,10 @@ use crate::contract::{Backbone, Mode, Needs, RaggedGraph, Rows, Stage};
 use crate::error::NnError;
 use crate::import::ForeignTensor;
 use crate::import::keys::{Imported, KeyMap};
+use crate::init::named_seed;
 use crate::layers::Dense;
+use crate::ops::dense::dense;
+use crate::ops::dropout::Dropout;
 use crate::ops::jet_sum::jet_sum;
 use crate::state::State;
 
@@ -52,6 +54,8 @@ pub struct DeepSetsConfig {
     pub phi: Vec<usize>,
     /// Widths of the hidden layers of F; default 100, 100, 100.
     pub f: Vec<usize>,
+    /// Probability that dropout sets a hidden unit of F to 0, in `[0, 1)`; default 0, as published.
+    pub dropout: f64,
     /// Number of classes, C; default 2.
     pub classes: usize,
 }
@@ -70,6 +74,7 @@ impl DeepSetsConfig {
             input_features: 7,
             phi: vec![100, 100, 128],
             f: vec![100, 100, 100],
+            dropout: 0.0,
             classes: 2,
         }
     }
@@ -105,6 +110,9 @@ impl DeepSetsConfig {
             if let Some(width) = widths.iter().find(|&&width| width == 0 || width > 1 << 16) {
                 return fault(field, width.to_string(), "widths of 1 to 65536");
             }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return fault("dropout", self.dropout.to_string(), "a probability in [0, 1)");
         }
         Ok(())
     }
@@ -212,12 +220,16 @@ impl Backbone for DeepSets {
         let mut x = activation;
         for stage in stages {
             x = if stage < phi {
-                let x = relu(self.phi[stage].forward(x));
+                let x = dense(x, self.phi[stage].linear(), true, None);
                 if stage + 1 == phi { self.pooled(x, graph) } else { x }
             } else if stage < phi + f {
-                relu(self.f[stage - phi].forward(x))
+                let layer = stage - phi;
+                let seed = mode.dropout_seed.filter(|_| self.config.dropout > 0.0);
+                let dropout = seed
+                    .map(|seed| Dropout::new(self.config.dropout, named_seed(seed, &format!("f.{layer}"))));
+                dense(x, self.f[layer].linear(), true, dropout)
             } else {
-                self.head.forward(x)
+                dense(x, self.head.linear(), false, None)
             };
         }
         x
@@ -312,5 +324,6 @@ fn sizes(state: &State) -> Result<DeepSetsConfig, NnError> {
         phi: widths("phi")?,
         f: widths("f")?,
         classes: shape("head.weight")?.1,
+        ..DeepSetsConfig::default()
     })
 }

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +18,9 @@ use crate::contract::{Backbone, Mode, RaggedGraph, Rows, Stage};
 use crate::error::NnError;
 use crate::import::ForeignTensor;
 use crate::import::keys::{Imported, KeyMap};
-use crate::init::dropout_mask;
 use crate::layers::{BatchNorm, Dense};
+use crate::ops::dense::dense;
+use crate::ops::dropout::Dropout;
 use crate::ops::plain::jet_mean;
 use crate::state::State;
 
@@ -168,15 +168,15 @@ impl Backbone for Mlp {
                     let x = self.input.forward(x, mode.norms[0]);
                     if graph.nodes == graph.jets { x } else { jet_mean(x, graph) }
                 }
-                _ if stage <= layers => relu(self.layer[stage - 1].forward(x)),
+                _ if stage <= layers => dense(x, self.layer[stage - 1].linear(), true, None),
                 _ => {
                     if let Some(seed) = mode.dropout_seed.filter(|_| self.config.dropout > 0.0) {
                         let [rows, columns] = x.dims();
-                        let mask = dropout_mask(seed, rows, columns, self.config.dropout);
+                        let mask = Dropout::new(self.config.dropout, seed).matrix(rows, columns);
                         let mask = Tensor::from_data(TensorData::new(mask, [rows, columns]), &x.device());
                         x = x * mask;
                     }
-                    self.head.forward(x)
+                    dense(x, self.head.linear(), false, None)
                 }
             };
         }

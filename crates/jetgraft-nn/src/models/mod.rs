@@ -7,3 +7,5 @@ mod event_parts;
 pub mod jetclr;
 pub mod lundnet;
 pub mod mlp;
+pub mod particle_transformer;
+pub mod particlenet;

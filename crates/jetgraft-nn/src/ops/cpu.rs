@@ -175,6 +175,11 @@ pub fn product(out: &mut [f32], stride: usize, accumulate: bool, left: Matrix<'_
     }
 }
 
+/// `[rows, columns]` with rows and columns exchanged; products read whole rows faster.
+pub fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..rows * columns).map(|at| values[at % rows * columns + at / rows]).collect()
+}
+
 /// A large buffer that comes from a store of used ones and goes back there when it is dropped.
 ///
 /// Allocators return large blocks to the system, which then hands out zeroed pages again: for the tensors of a
@@ -314,22 +319,27 @@ impl Tiles {
 
     /// Runs of tiles whose weight gradients share an accumulator, longest first; fixed by the batch alone.
     pub fn runs(&self) -> Vec<Range<usize>> {
-        let shortest = self.count().div_ceil(RUNS_AT_LEAST);
-        let mut runs = Vec::new();
-        let mut start = 0;
-        while start < self.count() {
-            let left = self.count() - start;
-            let length = left.div_ceil(RUN_SHARE).max(shortest).min(left);
-            runs.push(start..start + length);
-            start += length;
-        }
-        runs
+        runs(self.count())
     }
 
     /// Cuts a row-major buffer into the tiles' rows.
     pub fn split<'a>(&self, buffer: &'a mut [f32], columns: usize) -> Vec<&'a mut [f32]> {
         split(buffer, (0..self.count()).map(|tile| self.range(tile).len() * columns))
     }
+}
+
+/// Runs of `count` tiles whose sums share an accumulator, longest first; fixed by the batch alone.
+pub fn runs(count: usize) -> Vec<Range<usize>> {
+    let shortest = count.div_ceil(RUNS_AT_LEAST);
+    let mut runs = Vec::new();
+    let mut start = 0;
+    while start < count {
+        let left = count - start;
+        let length = left.div_ceil(RUN_SHARE).max(shortest).min(left);
+        runs.push(start..start + length);
+        start += length;
+    }
+    runs
 }
 
 /// Does every task on the threads of the pool, the first ones first, and returns the results in the order of the tasks.

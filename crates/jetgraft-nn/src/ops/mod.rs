@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 pub mod attention;
 mod bridge;
+pub mod class_attention;
 pub mod complete;
 pub mod contrastive;
 mod cpu;
@@ -12,8 +13,13 @@ pub mod dense;
 pub mod dropout;
 pub mod edge_conv;
 pub mod jet_sum;
+pub mod knn;
+pub mod math;
+pub mod neighbour_conv;
+pub mod pair_embedding;
 pub mod plain;
 pub mod readout;
+pub mod rows;
 
 #[doc(hidden)]
 pub use bridge::prefer_plain;
