@@ -2,8 +2,8 @@
 //! went through, whose sums run over the whole batch. The normed rows are computed again.
 
 use super::cpu::{Inputs, Passed, Source};
-use super::kernels;
-use crate::ops::bridge::{integers, slice};
+use super::{attend, kernels};
+use crate::ops::bridge::slice;
 use crate::ops::cpu::{Buffer, Matrix, NormGradient, Path, Tiles, add_up, in_turn, product, unset};
 
 /// Which gradients someone waits for.
@@ -196,8 +196,8 @@ struct Pass<'a> {
     weight: Vec<f32>,
     /// First attention weight of each tile.
     pairs: Vec<usize>,
-    /// Pairs of nodes of the largest graph.
-    most: usize,
+    /// Scratch memory that the largest graph needs.
+    scratch: usize,
 }
 
 impl<'a> Pass<'a> {
@@ -213,13 +213,13 @@ impl<'a> Pass<'a> {
         for length in inputs.weight_lengths(tiles) {
             pairs.push(pairs[pairs.len() - 1] + length);
         }
-        let most = integers(&inputs.jet_offsets).windows(2).map(kernels::pairs).max().unwrap_or(0);
+        let scratch = inputs.scratch();
         // In the layout that the products of single tiles read fastest.
         let (i, c) = (inputs.inputs(), inputs.outputs());
         let source = slice(&inputs.weight);
         let weight =
             if wanted.rows { (0..i * c).map(|at| source[at % i * c + at / i]).collect() } else { Vec::new() };
-        Self { inputs, tiles, passed, ds, wanted, path, weight, pairs, most }
+        Self { inputs, tiles, passed, ds, wanted, path, weight, pairs, scratch }
     }
 
     /// Gradients of one tile; gives the sums for the norm.
@@ -289,20 +289,9 @@ impl<'a> Pass<'a> {
         let c = inputs.outputs();
         let nodes = self.tiles.range(tile).start * c..self.tiles.range(tile).end * c;
         let weights = &passed.weights[self.pairs[tile]..self.pairs[tile + 1]];
-        let local = local.at_least(3 * self.most);
+        let local = local.at_least(self.scratch);
         let offsets = inputs.offsets(self.tiles, tile);
         let (u, ds) = (&passed.u[nodes.clone()], &self.ds[nodes]);
-        kernels::attend_backward(
-            self.path,
-            u,
-            attention,
-            inputs.heads(),
-            offsets,
-            weights,
-            ds,
-            local,
-            du,
-            da,
-        );
+        attend::attend_backward(self.path, u, attention, inputs.heads(), offsets, weights, ds, local, du, da);
     }
 }

@@ -5,7 +5,7 @@
 
 use burn::backend::flex::FlexTensor;
 
-use super::kernels;
+use super::{attend, kernels};
 use crate::ops::bridge::{integers, rows, slice};
 use crate::ops::cpu::{
     Affine, Buffer, Matrix, Path, Statistics, Sums, Tiles, column_sums, in_turn, product, split, unset,
@@ -141,6 +141,12 @@ impl Inputs {
         }
     }
 
+    /// Scratch memory of the attention in the largest graph.
+    pub fn scratch(&self) -> usize {
+        let size = |range: &[i32]| (range[1] - range[0]) as usize;
+        attend::scratch(integers(&self.jet_offsets).windows(2).map(size).max().unwrap_or(0))
+    }
+
     /// The product's weight.
     pub fn weights(&self) -> Matrix<'_> {
         Matrix::rows(slice(&self.weight), self.inputs(), self.outputs(), self.outputs())
@@ -180,6 +186,7 @@ pub fn forward(
     let graphs: Vec<usize> =
         (0..tiles.count()).map(|tile| (tiles.jets[tile + 1] - tiles.jets[tile]) * i).collect();
     let pairs = inputs.weight_lengths(&tiles);
+    let largest = inputs.scratch();
     let mut passed = Passed {
         u: Buffer::take(if keep && attends { tiles.rows() * c } else { 0 }),
         weights: Buffer::take(if keep { pairs.iter().sum() } else { 0 }),
@@ -196,8 +203,8 @@ pub fn forward(
         .collect();
     let sums: Vec<Sums> = in_turn(
         tasks,
-        <[Buffer; 4]>::default,
-        |[x, other, u, weights], (tile, ((out, kept), kept_weights))| {
+        <[Buffer; 5]>::default,
+        |[x, other, u, weights, scratch], (tile, ((out, kept), kept_weights))| {
             let nodes = tiles.range(tile);
             let offsets = inputs.offsets(&tiles, tile);
             let x = inputs.source.tile(nodes.clone(), x, path);
@@ -215,13 +222,15 @@ pub fn forward(
                     let u = if keep { kept } else { u.at_least(nodes.len() * c) };
                     let weights = if keep { kept_weights } else { weights.at_least(pairs[tile]) };
                     product(u, c, false, rows, inputs.weights());
-                    kernels::attend(
+                    let scratch = scratch.at_least(largest);
+                    attend::attend(
                         path,
                         u,
                         slice(attention),
                         inputs.heads(),
                         offsets,
                         residual,
+                        scratch,
                         weights,
                         out,
                     );

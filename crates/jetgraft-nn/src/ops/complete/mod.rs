@@ -8,11 +8,13 @@
 //! `e` is the same for (i, j) and (j, i), so half of it is computed; `w` is not. The norm and the ReLU that follow a layer
 //! need the whole batch; they wait in [`Pending`] and are done where the next layer reads its rows.
 
+mod attend;
 mod backward;
 mod cpu;
 mod kernels;
 pub mod plain;
 mod pool;
+mod wide;
 
 use std::sync::Arc;
 
