@@ -312,7 +312,8 @@ impl Head {
         Self { hidden, output: Dense::new("head.output", inputs, config.classes, true, seed, device) }
     }
 
-    fn forward(&self, x: Tensor<2>, rate: f64, seed: Option<u64>) -> Tensor<2> {
+    /// The hidden layers with their dropout.
+    fn hide(&self, x: Tensor<2>, rate: f64, seed: Option<u64>) -> Tensor<2> {
         let mut x = x;
         for (layer, dense) in self.hidden.iter().enumerate() {
             x = relu(dense.forward(x));
@@ -324,12 +325,13 @@ impl Head {
                 x = x.clone() * Tensor::from_data(mask, &x.device());
             }
         }
-        self.output.forward(x)
+        x
     }
 }
 
-/// The network. Stages: `input`, `edge_conv.0` and on, `fusion` where there is one, `head`; the last one before the
-/// head takes the mean over particles.
+/// The network. Stages: `input`, `edge_conv.0` and on, `fusion` where there is one, `hidden` (the hidden layers of the
+/// head, where there are some), `head` (the last linear map: what the works replace). The last stage on particles ends
+/// with their mean.
 ///
 /// The activation after `input` has two columns more than there are features: the places of the particles.
 #[derive(Module, Debug)]
@@ -372,6 +374,11 @@ impl ParticleNet {
 
     fn blocks(&self) -> usize {
         self.edge_conv.len()
+    }
+
+    /// Whether the head has hidden layers, which are a stage of their own.
+    fn hides(&self) -> bool {
+        !self.head.hidden.is_empty()
     }
 
     /// The stage that ends with the mean over particles.
@@ -440,8 +447,9 @@ impl Backbone for ParticleNet {
         std::iter::once("input".to_owned())
             .chain(blocks)
             .chain(self.fusion.as_ref().map(|_| "fusion".to_owned()))
-            .chain(["head".to_owned()])
             .map(|name| Stage { prefix: name.clone(), name })
+            .chain(self.hides().then(|| Stage { name: "hidden".into(), prefix: "head.hidden".into() }))
+            .chain([Stage { name: "head".into(), prefix: "head.output".into() }])
             .collect()
     }
 
@@ -463,6 +471,7 @@ impl Backbone for ParticleNet {
             0 => self.config.input_features,
             1 => self.config.input_features + 2,
             _ if cut == self.pooling() + 1 => self.config.representation(),
+            _ if cut == self.pooling() + 2 && self.hides() => self.head.output.weight.dims()[0],
             _ if cut > self.pooling() + 1 => self.config.classes,
             // Later stages need all outputs only if they are joined.
             _ if self.fusion.is_some() => self.columns(cut - 1).last().map_or(0, |columns| columns.end),
@@ -478,7 +487,7 @@ impl Backbone for ParticleNet {
         mode: &Mode,
     ) -> Tensor<2> {
         let blocks = self.blocks();
-        let count = self.pooling() + 2;
+        let count = self.pooling() + 2 + usize::from(self.hides());
         assert!(stages.end <= count, "stages {stages:?} of a network of {count}");
         assert_eq!(mode.norms.len(), count, "one norm mode per stage");
         assert_eq!(activation.dims()[1], self.width_at(stages.start), "width of the activation at its cut");
@@ -516,7 +525,10 @@ impl Backbone for ParticleNet {
                             None => fusion.forward(joined, norm),
                         }
                     }
-                    _ => self.head.forward(last, self.config.dropout, mode.dropout_seed),
+                    _ if stage == self.pooling() + 1 && self.hides() => {
+                        self.head.hide(last, self.config.dropout, mode.dropout_seed)
+                    }
+                    _ => self.head.output.forward(last),
                 },
             };
             if stage == self.pooling() {
@@ -530,7 +542,7 @@ impl Backbone for ParticleNet {
         let device = self.head.output.weight.device();
         let mut config = self.config;
         config.classes = classes;
-        let head = Head::new(&config, seed, &device);
+        let head = Head { output: Head::new(&config, seed, &device).output, ..self.head };
         Self { head, config, ..self }
     }
 }

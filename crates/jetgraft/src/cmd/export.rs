@@ -2,9 +2,7 @@
 
 use clap::ValueEnum;
 use jetgraft_data::{InputSpec, JetReference, ParticleFeatures};
-use jetgraft_nn::export::onnx::{
-    Feature, JetAxis, OnnxOptions, Preprocessing, Quantity, describe, to_onnx,
-};
+use jetgraft_nn::export::onnx::{Feature, JetAxis, OnnxOptions, Preprocessing, Quantity, describe, to_onnx};
 use jetgraft_nn::state::{NamedTensor, Role, State};
 use jetgraft_nn::weights::Metadata;
 
@@ -134,7 +132,8 @@ fn features(set: ParticleFeatures) -> Vec<Feature> {
         clip,
     };
     let bare = |name: &str, quantity| feature(name, quantity, 0.0, 1.0, None);
-    let scaled = |name: &str, quantity, shift, scale| feature(name, quantity, shift, scale, Some((-5.0, 5.0)));
+    let scaled =
+        |name: &str, quantity, shift, scale| feature(name, quantity, shift, scale, Some((-5.0, 5.0)));
     let cut = |name: &str| feature(name, Quantity::Property, 0.0, 1.0, Some((0.0, 1.0)));
     let kinematics = || {
         vec![
@@ -158,8 +157,7 @@ fn features(set: ParticleFeatures) -> Vec<Feature> {
         ]
     };
     let place = || [bare("part_deta", Quantity::MirroredDeltaEta), bare("part_dphi", Quantity::DeltaPhi)];
-    let directions =
-        || [bare("rapidity", Quantity::DeltaRapidity), bare("phi", Quantity::DeltaPhi)];
+    let directions = || [bare("rapidity", Quantity::DeltaRapidity), bare("phi", Quantity::DeltaPhi)];
     match set {
         ParticleFeatures::Kin => kinematics().into_iter().chain(place()).collect(),
         ParticleFeatures::KinPid => kinematics().into_iter().chain(identity()).chain(place()).collect(),

@@ -108,6 +108,7 @@ fn combine<W: Wide>(weights: &[f32], rows: &[f32], stride: usize, start: &[f32],
 }
 
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn attend_with<W: Wide>(
     u: &[f32],
     attention: &[f32],
@@ -272,6 +273,7 @@ impl Head<'_> {
 }
 
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn attend_backward_with<W: Wide>(
     u: &[f32],
     attention: &[f32],

@@ -172,8 +172,8 @@ kernels! {
                     }
                 }
                 None => {
+                    out[..c].copy_from_slice(&d[..c]);
                     for j in 0..c {
-                        out[j] = d[j];
                         sum[j] += d[j];
                     }
                 }

@@ -232,6 +232,7 @@ pub fn tile_rows<'a>(u: &'a [f32], nodes: &Range<usize>, stride: usize) -> &'a [
 }
 
 /// Messages of a group after the norm and ReLU of `layer`.
+#[allow(clippy::too_many_arguments)]
 pub fn hidden(
     inputs: &Inputs,
     passed: &Passed,

@@ -4,8 +4,8 @@
 //! `mT^2 = m^2 + pT^2`:
 //! `Delta = sqrt((y_i - y_j)^2 + wrap(phi_i - phi_j)^2)`, `kT = min(pT_i, pT_j) Delta`,
 //! `z = min(pT_i, pT_j) / (pT_i + pT_j)`, and the squared mass of the pair without differences of large numbers,
-//! `m2 = m_i^2 + m_j^2 + 2 (m_i^2 mT_j^2 + pT_i^2 m_j^2) / (mT_i mT_j + pT_i pT_j)
-//! + 4 mT_i mT_j sinh^2((y_i - y_j) / 2) + 4 pT_i pT_j sin^2((phi_i - phi_j) / 2)`.
+//! `m2 = m_i^2 + m_j^2 + 2 (m_i^2 mT_j^2 + pT_i^2 m_j^2) / (mT_i mT_j + pT_i pT_j) +
+//! 4 mT_i mT_j sinh^2((y_i - y_j) / 2) + 4 pT_i pT_j sin^2((phi_i - phi_j) / 2)`.
 //! Each is cut below at 1e-8 (GeV, GeV^2) before its logarithm is taken. Then batch normalisation, and layers of a linear
 //! map, batch normalisation and GELU. Statistics run over the pairs `i >= j` of the batch, each particle with itself
 //! included; there is no gradient of the kinematics.

@@ -201,7 +201,7 @@ enum Kept<'a> {
 }
 
 /// Scratch slots of a thread.
-fn scratch<'a>(buffers: &'a mut Vec<Buffer>, sizes: impl Iterator<Item = usize>) -> Vec<&'a mut [f32]> {
+fn scratch(buffers: &mut Vec<Buffer>, sizes: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
     let sizes: Vec<usize> = sizes.collect();
     buffers.resize_with(sizes.len().max(buffers.len()), Buffer::default);
     buffers.iter_mut().zip(sizes).map(|(buffer, size)| buffer.at_least(size)).collect()
