@@ -63,7 +63,8 @@ impl BackboneConfig {
             "particlenet" => Self::ParticleNet(ParticleNetConfig::particlenet()),
             "particlenet-lite" => Self::ParticleNet(ParticleNetConfig::particlenet_lite()),
             "jetclr" => Self::JetClr(JetClrConfig::jetclr()),
-            "pfn" => Self::DeepSets(DeepSetsConfig::particle_flow()),
+            // Under its registry name in resolved recipes and on cards.
+            "pfn" | "deep-sets" => Self::DeepSets(DeepSetsConfig::particle_flow()),
             "efn" => Self::DeepSets(DeepSetsConfig::energy_flow()),
             "particle-transformer" => Self::ParticleTransformer(ParticleTransformerConfig::default()),
             "event-gnn" => Self::EventGnn(EventGnnConfig::default()),
