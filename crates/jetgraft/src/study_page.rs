@@ -11,7 +11,7 @@ use jetgraft_stats::target::TargetSummary;
 use crate::analysis::{Row, StudyTable};
 use crate::error::Result;
 use crate::study_figures;
-use crate::study_folder::Study;
+use crate::study_folder::{Study, StudyRecord};
 
 /// Composes the page.
 ///
@@ -97,14 +97,27 @@ pub fn answer(study: &Study) -> Vec<String> {
         let reduction = small.error_reduction.as_ref().map_or(String::new(), |reduction| {
             format!(", an error reduction of {}", escape(&reduction.to_string()))
         });
+        let from = if study.record.source.is_some() {
+            "from scratch".to_string()
+        } else {
+            format!("of {}", escape(scratch))
+        };
         sentences.push(format!(
-            "\\bf{{{}}}: with {smallest} target jets AUC {} against {} from scratch{reduction}; {labels}.",
+            "\\bf{{{}}}: with {smallest} target jets AUC {} against {} {from}{reduction}; {labels}.",
             escape(&summary.plan),
             small.auc.total,
             base.auc.total,
         ));
     }
     sentences
+}
+
+/// What the tables mean by scratch where the reference has another name.
+fn scratch_note(record: &StudyRecord) -> String {
+    match record.scratch.as_str() {
+        "scratch" => String::new(),
+        other => format!(" Scratch here is the plan {other}."),
+    }
 }
 
 fn numbers(table: &StudyTable, scratch: &str) -> Vec<KeyNumber> {
@@ -204,8 +217,9 @@ fn gain_table(study: &Study) -> Table {
     table.notes = vec![
         format!(
             "{} % CL. Error reduction 1 - Err/Err_{{scratch}}: bootstrap over test jets and Student t over seeds. Scratch's AUC is the best validation AUC of \
-             scratch at the same size and seed; shown is the median over seeds with the range, and how many seeds got there when not all did.",
-            format_level(study.table.level)
+             scratch at the same size and seed; shown is the median over seeds with the range, and how many seeds got there when not all did.{}",
+            format_level(study.table.level),
+            escape(&scratch_note(&study.record))
         ),
         "The time of validation is part of the seconds; reading and clustering the jets is not.".into(),
     ];
@@ -398,10 +412,11 @@ pub fn terminal(study: &Study) -> String {
     format!(
         "{table}\n{} % CL over {} seeds and {background} {} + {signal} {} test jets. Rejection: background jets of each seed in round \
          brackets, > is a limit.\nError reduction is paired with scratch. Epochs and seconds until the validation AUC reaches scratch's \
-         best at that size: median [range] over seeds.\nLabel factor: how many times fewer jets give scratch's AUC at the largest size.\n",
+         best at that size: median [range] over seeds.\nLabel factor: how many times fewer jets give scratch's AUC at the largest size.{}\n",
         format_level(study.table.level),
         study.record.seeds,
         study.record.target.classes[0],
         study.record.target.classes[1],
+        scratch_note(&study.record),
     )
 }
